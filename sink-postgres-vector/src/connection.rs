@@ -1,0 +1,234 @@
+//! One connection, the task that drives it, and the statements prepared on it.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    future::{Future, poll_fn},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use tokio_postgres::{
+    Client, NoTls, Socket, Statement,
+    config::{SslMode, TargetSessionAttrs},
+    types::{Oid, Type},
+};
+
+use crate::{
+    error::{Cause, Error, Target},
+    options::{ConnectOptions, Password, TlsMode},
+    tls,
+    transaction::Transaction,
+};
+
+/// How long the server may be silent before the kernel gives the connection up: 10 s + 3 × 5 s when nothing is
+/// under way, 30 s when something sent is not acknowledged.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// How long a statement may take to be answered: the server's own limit of 5 min, and time for the way.
+const ANSWER: Duration = Duration::from_secs(5 * 60 + 30);
+
+/// How long closing waits for what is still to be sent.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Opens the transaction and bounds it: 10 s for a lock, 5 min for a statement, 10 s between statements. The
+/// isolation level is named because the rules of `on conflict` are written for this one.
+const BEGIN: &str = "begin isolation level read committed; set local lock_timeout = '10s'; \
+                     set local statement_timeout = '5min'; set local idle_in_transaction_session_timeout = '10s'";
+
+/// Lets the server see within 5 s that we are gone, even in the middle of a statement, and free the locks. Servers
+/// before 14 have no such setting.
+const NOTICE_OUR_END: &str = "select set_config(name, '5s', false) from pg_catalog.pg_settings \
+                              where name = 'client_connection_check_interval'";
+
+/// One session on the server. Dropping it ends the session; what was not committed is rolled back.
+///
+/// After an error whose [`Error::is_closed`] is true, or once [`Connection::is_closed`], open a new one.
+#[derive(Debug)]
+pub struct Connection {
+    client: Client,
+    driver: Driver,
+    target: Arc<Target>,
+    statements: HashMap<String, (Oid, Statement)>,
+    /// From before `begin` is sent until a commit or rollback is confirmed. Who finds it set found a session in an
+    /// unknown state.
+    dirty: bool,
+}
+
+impl Connection {
+    /// Connects, within `connect_timeout`. A server on which nothing can be written counts as not available.
+    ///
+    /// Cancel-safe: dropping the future drops the connection.
+    pub async fn open(options: &ConnectOptions) -> Result<Self, Error> {
+        let target = Arc::new(Target::of(options));
+        let cause = match timeout(options.connect_timeout, connect(options)).await {
+            Ok(Ok((client, driver))) => {
+                return Ok(Self { client, driver, target, statements: HashMap::new(), dirty: false });
+            }
+            Ok(Err(cause)) => cause,
+            Err(_) => Cause::Timeout(options.connect_timeout),
+        };
+        Err(Error::new(format!("connect to {target}"), cause).at(&target))
+    }
+
+    /// The driver's client, for SQL of the caller's own outside a transaction.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the connection can no longer be used: lost, or left in the middle of a transaction.
+    pub fn is_closed(&self) -> bool {
+        self.dirty || self.client.is_closed()
+    }
+
+    /// Opens a transaction, in one round trip. It waits at most 10 s for a lock and 5 min for a statement, and the
+    /// server ends it when nothing is sent for 10 s.
+    ///
+    /// Dropping the future, or the transaction without commit or rollback, makes the connection unusable: the server
+    /// rolls back, and nobody works on in a state he does not know.
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        if self.is_closed() {
+            return Err(self.error("begin a transaction", Cause::Closed(None)));
+        }
+        self.dirty = true;
+        self.during("begin a transaction", self.client.batch_execute(BEGIN)).await?;
+        Ok(Transaction::new(self))
+    }
+
+    /// Awaits an answer to SQL of the caller's own, at most 5.5 min, and turns a failure into an [`Error`] that also
+    /// knows why the connection was lost. `action` completes "could not …" and must hold no values.
+    pub async fn during<T>(
+        &self,
+        action: impl Into<Cow<'static, str>>,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        match timeout(ANSWER, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.error(action, Cause::of(&error))),
+            Err(_) => {
+                self.abort();
+                Err(self.error(action, Cause::Timeout(ANSWER)))
+            }
+        }
+    }
+
+    /// Ends the session in order. Waits at most 2 s.
+    pub async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        drop(client);
+        if timeout(CLOSE, &mut driver.task).await.is_err() {
+            tracing::debug!("the connection did not close in time and was dropped");
+        }
+    }
+
+    /// Ends the session at once.
+    pub(crate) fn abort(&self) {
+        self.driver.task.abort();
+    }
+
+    pub(crate) fn clean(&mut self) {
+        self.dirty = false;
+    }
+
+    /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
+    pub(crate) async fn prepared(&mut self, sql: &str, types: &[Type], vector: Oid) -> Result<Statement, Error> {
+        if let Some((oid, statement)) = self.statements.get(sql)
+            && *oid == vector
+        {
+            return Ok(statement.clone());
+        }
+        let statement = self.during("prepare a statement", self.client.prepare_typed(sql, types)).await?;
+        self.statements.insert(sql.to_owned(), (vector, statement.clone()));
+        Ok(statement)
+    }
+
+    fn error(&self, action: impl Into<Cow<'static, str>>, cause: Cause) -> Error {
+        let cause = match cause {
+            Cause::Closed(None) => Cause::Closed(self.driver.end.get().cloned().map(Box::new)),
+            cause => cause,
+        };
+        Error::new(action, cause).at(&self.target)
+    }
+}
+
+/// The task that moves bytes, and what ended it.
+#[derive(Debug)]
+struct Driver {
+    task: JoinHandle<()>,
+    end: Arc<OnceLock<Cause>>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn connect(options: &ConnectOptions) -> Result<(Client, Driver), Cause> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(&options.host)
+        .port(options.port)
+        .dbname(&options.database)
+        .user(&options.user)
+        .application_name(&options.application_name)
+        .connect_timeout(options.connect_timeout)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES)
+        .tcp_user_timeout(UNACKNOWLEDGED)
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    if let Some(password) = &options.password {
+        config.password(Password::reveal(password));
+    }
+    let socket = options.host.starts_with('/');
+    let connector = if socket || options.tls.mode == TlsMode::Disable {
+        None
+    } else {
+        let tls = options.tls.clone();
+        let connector = spawn_blocking(move || tls::connector(&tls)).await;
+        connector.map_err(|error| Cause::Program(error.to_string()))??
+    };
+    let (client, driver) = match connector {
+        None => {
+            let connected = config.ssl_mode(SslMode::Disable).connect(NoTls).await;
+            let (client, connection) = connected.map_err(|error| Cause::of(&error))?;
+            (client, spawn(connection))
+        }
+        Some(connector) => {
+            let connected = config.ssl_mode(SslMode::Require).connect(connector).await;
+            let (client, connection) = connected.map_err(|error| Cause::of(&error))?;
+            (client, spawn(connection))
+        }
+    };
+    client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
+    Ok((client, driver))
+}
+
+/// Drives by hand rather than by awaiting the connection: that would log the server's notices, and a notice of a
+/// trigger can quote a row.
+fn spawn<T>(mut connection: tokio_postgres::Connection<Socket, T>) -> Driver
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let end = Arc::new(OnceLock::new());
+    let reason = Arc::clone(&end);
+    let task = tokio::spawn(async move {
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            if let Err(error) = message {
+                // Set before the connection is dropped, so whoever waits for an answer can read it.
+                reason.get_or_init(|| Cause::of(&error));
+                break;
+            }
+        }
+    });
+    Driver { task, end }
+}

@@ -1,0 +1,44 @@
+//! Writes rows with embeddings into PostgreSQL tables that have a pgvector column.
+//!
+//! The library knows rows, tables and transactions. Where a row came from, and how far its source has been
+//! read, is the caller's: it keeps that in the same transaction, with its own SQL on [`Transaction::client`].
+//!
+//! The way of a row:
+//!
+//! 1. [`Connection::open`] connects, with deadlines on everything.
+//! 2. [`Migrator::apply`] brings the database to the shape this version needs.
+//! 3. [`VectorTable::check`] proves that a table has the shape it must have.
+//! 4. [`Connection::begin`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
+//!    Only a commit that the server has confirmed makes a [`Committed`].
+//!
+//! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
+//! No error text and no `Debug` output of this crate holds the value of a row or a password.
+
+mod class;
+mod connection;
+mod contract;
+mod encode;
+mod error;
+mod extension;
+mod ident;
+mod migrate;
+mod options;
+mod row;
+mod statement;
+mod table;
+mod tls;
+mod transaction;
+
+pub use class::{Class, classify_sqlstate};
+pub use connection::Connection;
+pub use contract::{ContractError, Mismatch};
+pub use error::Error;
+pub use ident::{Ident, IdentError};
+pub use migrate::{Applied, MigrateError, Migration, Migrator};
+pub use options::{ConnectOptions, Password, Tls, TlsMode};
+pub use row::VectorRow;
+pub use table::{TableSpec, VectorTable};
+pub use transaction::{Committed, Transaction, Upserted};
+
+/// What [`Error::sqlstate`] returns.
+pub use tokio_postgres::error::SqlState;

@@ -1,0 +1,330 @@
+//! Brings a database to the shape this version needs: the extension, the numbered migrations, the tables.
+
+use std::{collections::BTreeMap, fmt};
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, error::SqlState};
+
+use crate::{
+    connection::Connection,
+    error::Error,
+    extension::Extension,
+    ident::Ident,
+    statement,
+    table::TableSpec,
+    transaction::Transaction,
+};
+
+/// The advisory lock that every step is taken under, so that programs that start together take turns. It is the text
+/// `embedsnk` as a number; whoever wants to hold migrations off takes the same.
+const LOCK: i64 = 0x656d_6265_6473_6e6b;
+
+/// Waits for the turn longer than a write waits for a row, and lets an index be built as long as that takes.
+const TAKE_TURN: &str = "set local lock_timeout = '60s'; set local statement_timeout = 0; \
+                         select pg_catalog.pg_advisory_xact_lock(";
+
+const BOOKKEEPING: &str = "
+create schema if not exists embedsink;
+create table if not exists embedsink.migrations (
+  number int primary key,
+  name text not null,
+  checksum text not null,
+  applied_at timestamptz not null default now()
+)";
+
+/// One step of the schema. Its text never changes once released.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its place in the order.
+    pub number: u32,
+    /// What it brings, in a word.
+    pub name: &'static str,
+    /// The SQL, run in one transaction. It names every schema and does not begin or commit.
+    pub sql: &'static str,
+}
+
+impl Migration {
+    /// SHA-256 of the text, in hexadecimal. Line ends do not count: a checkout may have rewritten them.
+    fn checksum(&self) -> String {
+        let digest = Sha256::digest(self.sql.replace("\r\n", "\n"));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}_{}", self.number, self.name)
+    }
+}
+
+/// Applies migrations, or says which are missing.
+#[derive(Clone, Copy, Debug)]
+pub struct Migrator {
+    migrations: &'static [Migration],
+}
+
+/// What [`Migrator::apply`] did. Nothing of all this, if the database was up to date.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether the extension was created.
+    pub extension: bool,
+    /// The migrations that were applied, as `0001_name`.
+    pub migrations: Vec<String>,
+    /// The tables that were created.
+    pub tables: Vec<Ident>,
+}
+
+/// Why the database is not in the shape this version needs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The server answered with an error, or not at all.
+    #[error("{0}")]
+    Database(Error),
+    /// [`Migrator::check`]: something is missing.
+    #[error("the database is not up to date; missing: {}", .missing.join(", "))]
+    Pending {
+        /// What is missing, each as a phrase.
+        missing: Vec<String>,
+    },
+    /// The text of an applied migration is not the one of this version.
+    #[error("the migration {migration} was applied to this database with another text than this version has")]
+    Changed {
+        /// The migration, as `0001_name`.
+        migration: String,
+    },
+    /// The database has a migration that this version does not know.
+    #[error("this database was migrated by a newer version: it has migration {number} ({name}), unknown here")]
+    Newer {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: String,
+    },
+    /// pgvector is not installed on the server.
+    #[error("the extension `vector` (pgvector) is not installed on the server")]
+    ExtensionNotInstalled,
+    /// The role may not create the extension.
+    #[error("the extension `vector` (pgvector) is not in this database and the role may not create it")]
+    ExtensionNotPermitted,
+}
+
+impl MigrateError {
+    /// How to fix it, as whole sentences.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Database(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Some(
+                "Let a role with the right to create schemas and tables apply the migrations, or grant it: grant \
+                 create on database … to …; grant create on schema … to …;"
+                    .to_owned(),
+            ),
+            Self::Database(error) => error.remedy(),
+            Self::Pending { .. } => Some("Apply the migrations with a role that may create them.".to_owned()),
+            Self::Changed { .. } => Some(
+                "Use the release that migrated the database, or a later one. A released migration is never edited."
+                    .to_owned(),
+            ),
+            Self::Newer { .. } => Some("Use the newer version. There is no way back down.".to_owned()),
+            Self::ExtensionNotInstalled => Some(
+                "Install pgvector for the server's version, for example the package postgresql-18-pgvector, or use an \
+                 image that has it."
+                    .to_owned(),
+            ),
+            Self::ExtensionNotPermitted => {
+                Some("Ask an administrator to run, in this database: create extension vector;".to_owned())
+            }
+        }
+    }
+}
+
+/// What a database lacks.
+struct Missing {
+    extension: bool,
+    bookkeeping: bool,
+    migrations: Vec<Migration>,
+    tables: Vec<TableSpec>,
+}
+
+impl Migrator {
+    /// Takes the migrations in ascending order.
+    ///
+    /// # Panics
+    /// If the numbers do not ascend.
+    pub const fn new(migrations: &'static [Migration]) -> Self {
+        let mut next = 1;
+        while next < migrations.len() {
+            assert!(migrations[next - 1].number < migrations[next].number, "migrations are numbered in order");
+            next += 1;
+        }
+        Self { migrations }
+    }
+
+    /// Brings the database up to date: the extension, the migrations, and the tables that are not there. Each is a
+    /// transaction of its own under one advisory lock, so several programs can start at once, and what succeeded stays
+    /// when a later one fails. A database that is up to date is only read, which needs no right to create anything.
+    ///
+    /// A table that is there is left alone, whatever its shape; [`VectorTable::check`](crate::VectorTable::check)
+    /// judges that. When the future is dropped, the connection is ended.
+    pub async fn apply(&self, connection: &mut Connection, tables: &[TableSpec]) -> Result<Applied, MigrateError> {
+        let missing = self.missing(connection.client(), tables).await?;
+        let mut applied = Applied::default();
+        if missing.extension {
+            applied.extension = create_extension(connection).await?;
+        }
+        if missing.bookkeeping {
+            let turn = Turn::take(connection).await?;
+            turn.run("create the schema embedsink", BOOKKEEPING).await?;
+            turn.done().await?;
+        }
+        for migration in &missing.migrations {
+            if apply_one(connection, migration).await? {
+                applied.migrations.push(migration.to_string());
+            }
+        }
+        for table in &missing.tables {
+            if create_table(connection, table).await? {
+                applied.tables.push(table.name.clone());
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Says what [`apply`](Self::apply) would do, as [`MigrateError::Pending`], and changes nothing.
+    pub async fn check(&self, client: &Client, tables: &[TableSpec]) -> Result<(), MigrateError> {
+        let missing = self.missing(client, tables).await?;
+        let extension = missing.extension.then(|| "the extension vector".to_owned());
+        let migrations = missing.migrations.iter().map(|migration| format!("migration {migration}"));
+        let tables = missing.tables.iter().map(|table| format!("table {}", table.name));
+        let missing: Vec<_> = extension.into_iter().chain(migrations).chain(tables).collect();
+        if missing.is_empty() { Ok(()) } else { Err(MigrateError::Pending { missing }) }
+    }
+
+    async fn missing(&self, client: &Client, tables: &[TableSpec]) -> Result<Missing, MigrateError> {
+        let extension = Extension::find(client).await.map_err(failed("look for the extension vector"))?.is_none();
+        let bookkeeping = !exists(client, "embedsink.migrations").await?;
+        let applied = if bookkeeping { BTreeMap::new() } else { applied(client).await? };
+        if let Some((number, (name, _))) =
+            applied.iter().find(|(number, _)| self.migrations.iter().all(|known| known.number != **number))
+        {
+            return Err(MigrateError::Newer { number: *number, name: name.clone() });
+        }
+        let mut migrations = Vec::new();
+        for migration in self.migrations {
+            match applied.get(&migration.number) {
+                None => migrations.push(*migration),
+                Some((_, checksum)) if *checksum == migration.checksum() => {}
+                Some(_) => return Err(MigrateError::Changed { migration: migration.to_string() }),
+            }
+        }
+        let mut absent = Vec::new();
+        for table in tables {
+            if !exists(client, &table.name.to_string()).await? {
+                absent.push(table.clone());
+            }
+        }
+        Ok(Missing { extension, bookkeeping, migrations, tables: absent })
+    }
+}
+
+/// A transaction under the lock. The lock ends with it, whatever happens.
+struct Turn<'c>(Transaction<'c>);
+
+impl<'c> Turn<'c> {
+    async fn take(connection: &'c mut Connection) -> Result<Self, MigrateError> {
+        let transaction = connection.begin().await.map_err(MigrateError::Database)?;
+        let turn = Self(transaction);
+        turn.run("wait for another program's migrations", &format!("{TAKE_TURN}{LOCK})")).await?;
+        Ok(turn)
+    }
+
+    async fn run(&self, action: impl Into<String>, sql: &str) -> Result<(), MigrateError> {
+        let action = action.into();
+        self.0.client().batch_execute(sql).await.map_err(failed(action))
+    }
+
+    async fn done(self) -> Result<(), MigrateError> {
+        let _committed = self.0.commit().await.map_err(MigrateError::Database)?;
+        Ok(())
+    }
+}
+
+async fn create_extension(connection: &mut Connection) -> Result<bool, MigrateError> {
+    let turn = Turn::take(connection).await?;
+    let action = "create the extension vector";
+    if Extension::find(turn.0.client()).await.map_err(failed(action))?.is_some() {
+        turn.done().await?;
+        return Ok(false);
+    }
+    match turn.0.client().batch_execute("create extension if not exists vector").await {
+        Ok(()) => turn.done().await.map(|()| true),
+        Err(error) => {
+            turn.0.rollback().await.map_err(MigrateError::Database)?;
+            let code = error.code().cloned();
+            Err(match code {
+                // The control file is missing: the first code since PostgreSQL 13, the second before.
+                Some(code) if [SqlState::FEATURE_NOT_SUPPORTED, SqlState::UNDEFINED_FILE].contains(&code) => {
+                    MigrateError::ExtensionNotInstalled
+                }
+                Some(SqlState::INSUFFICIENT_PRIVILEGE) => MigrateError::ExtensionNotPermitted,
+                _ => failed(action)(error),
+            })
+        }
+    }
+}
+
+/// Applies one, unless another program was first. Says whether it did.
+async fn apply_one(connection: &mut Connection, migration: &Migration) -> Result<bool, MigrateError> {
+    let turn = Turn::take(connection).await?;
+    if let Some((_, checksum)) = applied(turn.0.client()).await?.get(&migration.number) {
+        if *checksum != migration.checksum() {
+            return Err(MigrateError::Changed { migration: migration.to_string() });
+        }
+        turn.done().await?;
+        return Ok(false);
+    }
+    turn.run(format!("apply migration {migration}"), migration.sql).await?;
+    let insert = "insert into embedsink.migrations (number, name, checksum) values ($1, $2, $3)";
+    let number = i32::try_from(migration.number).expect("a migration's number is small");
+    let row = turn.0.client().execute(insert, &[&number, &migration.name, &migration.checksum()]).await;
+    row.map_err(failed(format!("record migration {migration}")))?;
+    turn.done().await?;
+    Ok(true)
+}
+
+async fn create_table(connection: &mut Connection, table: &TableSpec) -> Result<bool, MigrateError> {
+    let turn = Turn::take(connection).await?;
+    let action = format!("create the table {}", table.name);
+    let extension = Extension::find(turn.0.client()).await.map_err(failed(action.clone()))?;
+    let existed = exists(turn.0.client(), &table.name.to_string()).await?;
+    if let Some(extension) = extension
+        && !existed
+    {
+        let vector = format!("{}.vector", extension.schema);
+        turn.run(action, &statement::create_table(&table.name, &vector, table.dimensions)).await?;
+    }
+    turn.done().await?;
+    Ok(!existed)
+}
+
+async fn exists(client: &Client, name: &str) -> Result<bool, MigrateError> {
+    let row = client.query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name]).await;
+    row.and_then(|row| row.try_get(0)).map_err(failed(format!("look for the table {name}")))
+}
+
+/// Name and checksum by number.
+async fn applied(client: &Client) -> Result<BTreeMap<u32, (String, String)>, MigrateError> {
+    let read = || failed("read embedsink.migrations");
+    let rows = client.query("select number, name, checksum from embedsink.migrations", &[]).await.map_err(read())?;
+    rows.iter()
+        .map(|row| {
+            let number: i32 = row.try_get(0)?;
+            Ok((number.unsigned_abs(), (row.try_get(1)?, row.try_get(2)?)))
+        })
+        .collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(read())
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> MigrateError {
+    let action = action.into();
+    |error| MigrateError::Database(Error::during(action, error))
+}

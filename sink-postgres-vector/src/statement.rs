@@ -1,0 +1,51 @@
+//! The text of the statements, as pure functions of names.
+
+use crate::ident::Ident;
+
+/// One statement for a whole batch: six arrays in, rows inserted or updated.
+///
+/// * The `where` keeps an unchanged row as it is: no new version, no WAL.
+/// * `case … else t.x` hands a value that has not changed back as it is stored. A value outside the page (TOAST) then
+///   keeps its place, and the update can stay on the page (HOT), so that no index is touched.
+/// * `unnest` stands in the select list, once per array, because as a table it would first store all rows.
+/// * The extension may live in a schema outside the search path, so vector's operator is named with it.
+pub(crate) fn upsert(schema: &Ident, table: &Ident, extension: &Ident) -> String {
+    let differs = format!("(t.embedding operator({extension}.=) excluded.embedding) is not true");
+    format!(
+        r#"insert into {schema}.{table} as t (id, text, embedding, "timestamp", source, metadata)
+select unnest($1::text[]), unnest($2::text[]), unnest($3::{extension}.vector[]), unnest($4::timestamptz[]),
+       unnest($5::text[]), unnest($6::jsonb[])
+on conflict (id) do update set
+  text = case when t.text is distinct from excluded.text then excluded.text else t.text end,
+  embedding = case when {differs} then excluded.embedding else t.embedding end,
+  "timestamp" = excluded."timestamp",
+  source = excluded.source,
+  metadata = case when t.metadata is distinct from excluded.metadata then excluded.metadata else t.metadata end
+where (t.text, t."timestamp", t.source, t.metadata)
+      is distinct from (excluded.text, excluded."timestamp", excluded.source, excluded.metadata)
+   or {differs}"#
+    )
+}
+
+/// Deletes by key. Keys that are not there are no error.
+pub(crate) fn delete(schema: &Ident, table: &Ident) -> String {
+    format!("delete from {schema}.{table} where id = any($1::text[])")
+}
+
+/// The table in the shape that is written to. `vector` is the type, with its schema if that is needed.
+pub(crate) fn create_table(table: &Ident, vector: &str, dimensions: u16) -> String {
+    format!(
+        r#"create table if not exists {table} (
+  id varchar(255) primary key,
+  text text,
+  embedding {vector}({dimensions}),
+  "timestamp" timestamptz,
+  source varchar(255),
+  metadata jsonb
+) with (fillfactor = {FILLFACTOR})"#
+    )
+}
+
+/// How full inserts leave a page, in percent. The rest is for the next version of the rows on it: an update that stays
+/// on the page touches no index (HOT), and an HNSW index is dear to touch.
+const FILLFACTOR: u8 = 50;

@@ -1,0 +1,147 @@
+//! What the program does for each subcommand: settings in, exit code out. At the edge.
+
+use std::io;
+use std::path::Path;
+
+use sink_postgres_vector::{Connection, VectorTable};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Settings;
+use crate::error::{ConnectorError, FAILED, WriteError};
+use crate::lifecycle::{Connector, StopReport};
+use crate::target;
+
+/// Runs the connector until a signal, or until it fails. Returns the exit code.
+///
+/// # Errors
+/// When the process cannot listen for signals.
+pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
+    let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    let settings = match Settings::from_file(config, secrets) {
+        Ok(settings) => settings,
+        Err(error) => return Ok(report_failure(&error.into())),
+    };
+    log_start(&settings);
+    let shutdown_timeout = settings.shutdown_timeout;
+    let running = Connector::start(settings);
+    tokio::select! {
+        name = signals.next() => {
+            let seconds = shutdown_timeout.as_secs_f64();
+            tracing::info!(signal = name, seconds, "stopping: finishing what was taken");
+        }
+        () = running.ended() => {}
+    }
+    let report = tokio::select! {
+        report = running.stop(shutdown_timeout) => report,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "second signal: giving up; what was not written comes again");
+            return Ok(FAILED);
+        }
+    };
+    Ok(report_stop(&report))
+}
+
+/// Checks the configuration file, and says what it describes. Returns the exit code.
+pub fn check(config: &Path, secrets: Option<&Path>) -> u8 {
+    match Settings::from_file(config, secrets) {
+        Ok(settings) => {
+            log_start(&settings);
+            tracing::info!("{} is valid; no connection was opened", config.display());
+            0
+        }
+        Err(error) => report_failure(&error.into()),
+    }
+}
+
+/// Migrates the database and checks the tables, whatever `migrate` says. Returns the exit code.
+pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
+    let migrated = async {
+        let settings = Settings::from_file(config, secrets)?;
+        let options = target::connect_options(&settings);
+        let mut connection = Connection::open(&options).await.map_err(WriteError::from)?;
+        let specs = target::table_specs(&settings)?;
+        let applied = target::migrator().apply(&mut connection, &specs).await?;
+        target::log_applied(&applied);
+        for spec in &specs {
+            VectorTable::check(connection.client(), spec).await?;
+        }
+        connection.close().await;
+        Ok::<(), ConnectorError>(())
+    };
+    match migrated.await {
+        Ok(()) => {
+            tracing::info!("the database is up to date, and its tables fit");
+            0
+        }
+        Err(error) => report_failure(&error),
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+fn log_start(settings: &Settings) {
+    let postgres = &settings.postgres;
+    let tables: Vec<String> =
+        settings.tables.iter().map(|table| format!("{}({})", table.name, table.dimensions)).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        connector = settings.connector,
+        kafka = settings.source.bootstrap_servers.join(","),
+        topics = settings.source.topics.join(","),
+        group = settings.source.group_id,
+        postgres = format!("{}:{}/{}", postgres.host, postgres.port, postgres.database),
+        tables = tables.join(","),
+        "embedsink"
+    );
+}
+
+fn report_failure(error: &ConnectorError) -> u8 {
+    let mut text = error.to_string();
+    if let Some(remedy) = error.remedy() {
+        text.push_str(". ");
+        text.push_str(&remedy);
+    }
+    for line in text.lines() {
+        tracing::error!("{line}");
+    }
+    error.exit_code()
+}
+
+fn report_stop(report: &StopReport) -> u8 {
+    for (partition, next_offset) in &report.totals.next_offsets {
+        tracing::info!(%partition, next_offset, "partition ends");
+    }
+    let effect = report.totals.effect;
+    tracing::info!(
+        records = report.totals.records,
+        upserted = effect.upserted,
+        unchanged = effect.unchanged,
+        deleted = effect.deleted,
+        dead_lettered = effect.dead_lettered,
+        retries = report.totals.retries,
+        seconds = report.ran_for.as_secs_f64(),
+        drained = report.drained,
+        "embedsink ends"
+    );
+    if let Some(error) = &report.error {
+        return report_failure(error);
+    }
+    if !report.drained {
+        tracing::error!(
+            "shutdown-timeout passed before everything taken was written; the rest comes again with the next start"
+        );
+    }
+    report.exit_code()
+}

@@ -1,0 +1,135 @@
+//! What a valid configuration says, as plain values.
+//!
+//! Everything here has passed validation. Nothing here knows YAML, and `Debug` of nothing here shows a secret.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::secret::Secret;
+
+/// The whole configuration of one connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The connector's name. It names the connector's rows in the offsets table, so two connectors never share it.
+    pub connector: String,
+    /// Where records come from.
+    pub source: KafkaSettings,
+    /// Where rows go.
+    pub postgres: PostgresSettings,
+    /// The target tables, never empty. The first takes records that name none.
+    pub tables: Vec<TableSettings>,
+    /// When a batch is full.
+    pub batch: BatchSettings,
+    /// What a bad record does.
+    pub tolerance: Tolerance,
+    /// How long a stop may take before it gives up.
+    pub shutdown_timeout: Duration,
+}
+
+/// How to read from Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// The first brokers to ask, each `host:port`, never empty.
+    pub bootstrap_servers: Vec<String>,
+    /// The topics to read, never empty, no name twice.
+    pub topics: Vec<String>,
+    /// The consumer group.
+    pub group_id: String,
+    /// Where a partition with no stored offset begins.
+    pub start: StartAt,
+    /// Further librdkafka properties. None of them is one that the connector sets itself. A value may be a secret.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// Where a partition with no stored offset begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartAt {
+    /// At the oldest record that the broker still keeps.
+    #[default]
+    Beginning,
+    /// After the newest record.
+    End,
+}
+
+/// How to reach PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// A host name, an address, or the folder of a Unix socket (it then begins with `/`).
+    pub host: String,
+    /// The TCP port, or the number in the socket's file name.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The role to log in as.
+    pub user: String,
+    /// The password, when there is one.
+    pub password: Option<Secret>,
+    /// How the connection is protected.
+    pub tls: TlsSettings,
+    /// Who applies the migrations.
+    pub migrate: MigrateMode,
+}
+
+/// How a connection to PostgreSQL is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// What is asked of the server.
+    pub mode: TlsMode,
+    /// A PEM file of the authorities to trust in place of the system's. It could be read when the configuration was.
+    /// Always `None` when `mode` does not verify.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What is asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// No TLS.
+    Disable,
+    /// TLS, with any certificate.
+    Require,
+    /// TLS, with a certificate from a trusted authority.
+    VerifyCa,
+    /// TLS, with a certificate from a trusted authority that names the host.
+    VerifyFull,
+}
+
+/// Who applies the migrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MigrateMode {
+    /// The connector, when it starts.
+    #[default]
+    Auto,
+    /// A person, with `embedsink migrate`. The connector only checks.
+    Manual,
+}
+
+/// One target table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSettings {
+    /// Its name as PostgreSQL spells it, not quoted, 1 to 63 bytes.
+    pub name: String,
+    /// The dimensions of its vectors, 1 to 16,000.
+    pub dimensions: u16,
+}
+
+/// When a batch is full: at whichever limit comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Records, 1 to 100,000.
+    pub max_rows: usize,
+    /// Bytes of payload, 64 KiB to 256 MiB.
+    pub max_bytes: usize,
+    /// The longest that a record waits for others, 1 ms to 60 s.
+    pub max_wait: Duration,
+}
+
+/// What a bad record does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tolerance {
+    /// It becomes a dead letter and the connector goes on.
+    #[default]
+    Data,
+    /// It stops the connector.
+    None,
+}

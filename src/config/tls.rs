@@ -1,0 +1,151 @@
+//! `embedsink.sink.postgres.tls`, and what the URL says of the same.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::field::Field;
+use super::node::Value;
+use super::postgres::{Given, contradiction};
+use super::problem::Report;
+use super::section::Section;
+use super::settings::{TlsMode, TlsSettings};
+
+const MODES: &[(&str, TlsMode)] = &[
+    ("disable", TlsMode::Disable),
+    ("require", TlsMode::Require),
+    ("verify-ca", TlsMode::VerifyCa),
+    ("verify-full", TlsMode::VerifyFull),
+];
+
+/// Reads the section. `host` is where the connection goes, when that is known.
+pub(super) fn read(
+    given: &Given<'_, '_>,
+    host: Option<&str>,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<TlsSettings> {
+    let tls = given
+        .postgres
+        .section("tls", "embedsink.sink.postgres.tls", report);
+    let named = tls.as_ref().map_or(Some(None), |tls| read_mode(tls, report));
+    let in_url = read_mode_in_url(given, report);
+    let ca_field = tls.as_ref().and_then(|tls| tls.get("ca-file"));
+    let ca_file = match ca_field {
+        Some(field) => read_ca_file(field, folder, report).map(Some),
+        None => Some(None),
+    };
+    let (named, in_url, ca_file) = (named?, in_url?, ca_file?);
+    if let (Some((mode, field)), Some((in_url, _))) = (&named, &in_url)
+        && mode != in_url
+    {
+        contradiction(field, report);
+        return None;
+    }
+    tls.as_ref()?;
+    let (host, named) = (host?, named.or(in_url));
+    let mode = match &named {
+        Some((mode, _)) => *mode,
+        // Whoever names an authority wants the server verified, wherever it is.
+        None if ca_file.is_none() && is_local(host) => TlsMode::Disable,
+        None => TlsMode::VerifyFull,
+    };
+    if host.starts_with('/') && mode != TlsMode::Disable {
+        let field = named.map(|(_, field)| field).or(ca_field)?;
+        field.complain(
+            report,
+            "PostgreSQL speaks no TLS over a Unix socket",
+            "remove it, or name a TCP host",
+        );
+        return None;
+    }
+    if let Some(field) = ca_field
+        && matches!(mode, TlsMode::Disable | TlsMode::Require)
+    {
+        let what = "contradicts the TLS mode, which verifies no certificate";
+        field.complain(
+            report,
+            what,
+            "use `verify-full` or `verify-ca`, or remove the file",
+        );
+        return None;
+    }
+    Some(TlsSettings { mode, ca_file })
+}
+
+/// A mode and where it is given. `None` when it is wrong, `Some(None)` when nobody gives one.
+type NamedMode<'f, 'a> = Option<Option<(TlsMode, &'f Field<'a>)>>;
+
+fn read_mode<'f, 'a>(tls: &'f Section<'a>, report: &mut Report) -> NamedMode<'f, 'a> {
+    let Some(field) = tls.get("mode") else {
+        return Some(None);
+    };
+    if let Value::Scalar(scalar) = &field.node.value
+        && let Some((what, fix)) = weak_mode(&scalar.text)
+    {
+        field.complain(report, what, fix);
+        return None;
+    }
+    field.choice(MODES, report).map(|mode| Some((mode, field)))
+}
+
+fn read_mode_in_url<'f, 'a>(given: &Given<'f, 'a>, report: &mut Report) -> NamedMode<'f, 'a> {
+    let word = given.url.as_ref().ok().and_then(|url| url.sslmode.as_deref());
+    let Some((word, field)) = word.zip(given.postgres.get("url")) else {
+        return Some(None);
+    };
+    let mode = MODES
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(_, mode)| *mode);
+    if mode.is_none() {
+        let unknown = (
+            "`sslmode` in the URL is not known",
+            "give disable, require, verify-ca or verify-full",
+        );
+        let (what, fix) = weak_mode(word).unwrap_or(unknown);
+        field.complain(report, what, fix);
+    }
+    mode.map(|mode| Some((mode, field)))
+}
+
+/// Why a mode of libpq that depends on the server's mood is refused.
+fn weak_mode(word: &str) -> Option<(&'static str, &'static str)> {
+    const FIX: &str = "give require, verify-ca or verify-full; or disable, for no TLS";
+    match word {
+        "prefer" => Some(("TLS mode `prefer` falls back to no TLS without a word", FIX)),
+        "allow" => Some(("TLS mode `allow` uses TLS only where the server insists", FIX)),
+        _ => None,
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn read_ca_file(field: &Field<'_>, folder: &Path, report: &mut Report) -> Option<PathBuf> {
+    let path = folder.join(field.text(report)?);
+    let bytes = fs::metadata(&path).and_then(|about| about.is_file().then(|| fs::read(&path)).transpose());
+    let problem = match bytes {
+        Err(error) => format!("{} cannot be read: {error}", field.quoted()),
+        Ok(None) => format!("{} is no file", field.quoted()),
+        Ok(Some(bytes))
+            if !bytes
+                .windows(CERTIFICATE.len())
+                .any(|window| window == CERTIFICATE) =>
+        {
+            format!("{} holds no PEM certificate", field.quoted())
+        }
+        Ok(Some(_)) => return Some(path),
+    };
+    field.complain(
+        report,
+        problem,
+        "give a PEM file; a relative path starts at this configuration's folder",
+    );
+    None
+}
+
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";

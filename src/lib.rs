@@ -1,0 +1,37 @@
+//! A sink connector: embedding records from Kafka into PostgreSQL with pgvector, exactly once.
+//!
+//! ```text
+//! Kafka → source → decode → route → batch → write → commit → (broker, as advice)
+//!                                             │
+//!                                             └→ one transaction: rows, deletes, dead letters, positions
+//! ```
+//!
+//! The modules stand in the order of a record's way. Where a partition goes on is stored in Postgres,
+//! in the transaction that holds the rows, and nowhere else; ARCHITECTURE.md has the promise and its
+//! reasons.
+
+pub mod source;
+
+pub mod decode;
+
+pub mod route;
+
+pub mod batch;
+
+pub mod write;
+
+pub mod commit;
+
+mod lane;
+mod pipeline;
+
+// The vocabulary.
+pub mod config;
+pub mod error;
+pub mod reject;
+
+// The edge.
+pub mod command;
+pub mod lifecycle;
+pub mod monitoring;
+mod target;

@@ -1,0 +1,227 @@
+//! Start, stop and health of a connector. At the edge.
+//!
+//! Start: sink, migrations, table contract, source, running. Stop: take no more, finish what was
+//! gathered, commit, leave the group, close, report. [`Running::stop`] takes the value, so nothing
+//! stops twice.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use sink_postgres_vector::{Connection, VectorTable};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{MigrateMode, Settings};
+use crate::error::{ConnectorError, FAILED, WriteError};
+use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
+use crate::pipeline::{Pipeline, PipelineSettings};
+use crate::route::{Router, TableLimits};
+use crate::source::kafka::KafkaSource;
+use crate::target;
+use crate::write::{PostgresWriter, RetryListener, pauses};
+
+/// Lanes beyond this many do not pay: the database's work per row outweighs ours.
+const MAX_LANES: usize = 4;
+
+/// A connector from its configuration.
+#[derive(Debug)]
+pub struct Connector;
+
+/// A connector that was started. It lives until it is stopped, or fails.
+#[derive(Debug)]
+pub struct Running {
+    monitor: Arc<Monitor>,
+    stop: Arc<StopSignal>,
+    /// Cancelled when the task is at its end, however it got there.
+    over: CancellationToken,
+    task: JoinHandle<Ending>,
+}
+
+/// How a connector ended.
+#[derive(Debug)]
+pub struct StopReport {
+    /// What it wrote, and how far.
+    pub totals: Totals,
+    /// How long it ran.
+    pub ran_for: Duration,
+    /// Whether everything that had been gathered was written before the deadline. What was not
+    /// comes again with the next start.
+    pub drained: bool,
+    /// Why it ended, if that was not the stop.
+    pub error: Option<ConnectorError>,
+}
+
+impl StopReport {
+    /// 0 after a clean stop, 78 for a bad configuration, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match &self.error {
+            Some(error) => error.exit_code(),
+            None if self.drained => 0,
+            None => FAILED,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ending {
+    drained: bool,
+    error: Option<ConnectorError>,
+    ran_for: Duration,
+}
+
+/// The wish to stop, and by when.
+#[derive(Debug)]
+struct StopSignal {
+    asked: CancellationToken,
+    deadline: OnceLock<tokio::time::Instant>,
+}
+
+impl Connector {
+    /// Starts the connector in the background and returns at once; [`Running::health`] tells how far
+    /// it is. A database or broker that is away is waited for.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn start(settings: Settings) -> Running {
+        let monitor = Arc::new(Monitor::default());
+        let stop =
+            Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
+        let over = CancellationToken::new();
+        let life = live(settings, Arc::clone(&monitor), Arc::clone(&stop));
+        let at_the_end = over.clone().drop_guard();
+        let task = tokio::task::spawn(async move {
+            let ending = life.await;
+            drop(at_the_end);
+            ending
+        });
+        Running { monitor, stop, over, task }
+    }
+}
+
+impl Running {
+    /// The health now.
+    pub fn health(&self) -> Health {
+        self.monitor.health()
+    }
+
+    /// Waits until the connector has ended by itself, which it does only when it fails.
+    /// Cancel-safe.
+    pub async fn ended(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Stops: finishes what was gathered, commits, leaves the group, closes. Takes at most about
+    /// `deadline`; what is not written by then stays in the topic and comes again.
+    pub async fn stop(self, deadline: Duration) -> StopReport {
+        let by = tokio::time::Instant::now() + deadline;
+        // Set once only: a value that is there already was set by an earlier stop, which took `self`.
+        self.stop.deadline.get_or_init(|| by);
+        self.stop.asked.cancel();
+        let ending = self.task.await.unwrap_or_else(|fault| Ending {
+            drained: false,
+            error: Some(ConnectorError::Defect(fault.to_string())),
+            ran_for: Duration::ZERO,
+        });
+        let totals = self.monitor.health().totals;
+        StopReport { totals, ran_for: ending.ran_for, drained: ending.drained, error: ending.error }
+    }
+}
+
+async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) -> Ending {
+    let born = Instant::now();
+    let shutdown_timeout = settings.shutdown_timeout;
+    let started = tokio::select! {
+        biased;
+        () = stop.asked.cancelled() => None,
+        pipeline = start(settings, &monitor) => Some(pipeline),
+    };
+    let (drained, ended) = match started {
+        // Asked to stop before anything was taken.
+        None => (true, Ok(())),
+        Some(Err(error)) => (true, Err(error)),
+        Some(Ok(mut pipeline)) => {
+            monitor.enter(Phase::Running, "reading and writing");
+            let ended = pipeline.run(&stop.asked).await;
+            let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
+            monitor.enter(Phase::Draining, reason);
+            let by = stop.deadline.get().copied();
+            let by = by.unwrap_or_else(|| tokio::time::Instant::now() + shutdown_timeout);
+            let (drained, finished) = pipeline.drain(by).await;
+            (drained, ended.and(finished))
+        }
+    };
+    match &ended {
+        Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
+        Err(error) => monitor.enter(Phase::Failed, error.to_string()),
+    }
+    Ending { drained, error: ended.err(), ran_for: born.elapsed() }
+}
+
+/// Everything up to the first record.
+async fn start(
+    settings: Settings,
+    monitor: &Arc<Monitor>,
+) -> Result<Pipeline<KafkaSource>, ConnectorError> {
+    let tables = prepare_target(&settings, monitor).await?;
+    let options = target::connect_options(&settings);
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
+    let writers = (0..lanes)
+        .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.clone()))
+        .collect();
+    let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
+    let source = KafkaSource::start(&settings.source, 2 * settings.batch.max_bytes)?;
+    let pipeline_settings = PipelineSettings {
+        batch: settings.batch,
+        tolerance: settings.tolerance,
+        start: settings.source.start,
+    };
+    Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
+}
+
+/// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.
+async fn prepare_target(
+    settings: &Settings,
+    monitor: &Monitor,
+) -> Result<Vec<VectorTable>, ConnectorError> {
+    let listener = LaneMonitor { monitor, lane: 0 };
+    let mut pauses = pauses();
+    loop {
+        let error = match try_prepare(settings).await {
+            Ok(tables) => {
+                listener.recovered();
+                return Ok(tables);
+            }
+            Err(error) => match target::passing(error) {
+                Ok(passing) => passing,
+                Err(error) => return Err(error),
+            },
+        };
+        listener.failed(&WriteError::Postgres(error));
+        tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;
+    }
+}
+
+async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorError> {
+    let mut connection = Connection::open(&target::connect_options(settings)).await.map_err(WriteError::from)?;
+    let specs = target::table_specs(settings)?;
+    let migrator = target::migrator();
+    match settings.postgres.migrate {
+        MigrateMode::Auto => target::log_applied(&migrator.apply(&mut connection, &specs).await?),
+        MigrateMode::Manual => migrator.check(connection.client(), &specs).await?,
+    }
+    let mut tables = Vec::with_capacity(specs.len());
+    for spec in &specs {
+        tables.push(VectorTable::check(connection.client(), spec).await?);
+    }
+    connection.close().await;
+    Ok(tables)
+}
+
+fn limits(table: &VectorTable) -> TableLimits {
+    let chars = |limit: Option<u32>| limit.map(|limit| limit as usize);
+    TableLimits {
+        name: table.name().as_str().to_owned(),
+        dimensions: table.dimensions().into(),
+        max_id_chars: chars(table.max_id_chars()),
+        max_source_chars: chars(table.max_source_chars()),
+    }
+}

@@ -1,0 +1,95 @@
+//! Arguments to exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use embedsink::command;
+use tracing_subscriber::EnvFilter;
+
+/// Takes embedding records from Kafka into PostgreSQL with pgvector, exactly once.
+///
+/// Without a subcommand it runs until it gets SIGTERM or SIGINT. It then finishes what it has
+/// taken, within shutdown-timeout; a second signal ends it at once.
+///
+/// Exit codes: 0 clean stop, 1 failed, 78 bad configuration. Logs go to standard error; RUST_LOG
+/// sets what is logged (default info).
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    files: Option<Files>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// The configuration file (connector.yaml is a commented example).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A file of NAME=VALUE lines for ${{ secrets.NAME }}; without it they come from the environment.
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the configuration file; opens no connection.
+    Check {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Bring the database to the shape that this version needs, then check the tables.
+    Migrate {
+        #[command(flatten)]
+        files: Files,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging(arguments.log_format);
+    match run(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(embedsink::error::FAILED)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = match (arguments.command, arguments.files) {
+        (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref()),
+        (Some(Command::Migrate { files }), _) => {
+            runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
+        }
+        (None, Some(files)) => runtime.block_on(command::run(&files.config, files.secrets.as_deref()))?,
+        (None, None) => anyhow::bail!("nothing to do: give --config FILE, or a subcommand (see --help)"),
+    };
+    // Threads of a connector that was given up are not waited for.
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,264 @@
+//! Joins the stops of a record's way: source, lanes, commit.
+//!
+//! Invariant: a partition reads only between its `Begin` and its release or loss, and the offset it
+//! begins at is the one that the ledger gave with its tenure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BatchSettings, StartAt, Tolerance};
+use crate::error::ConnectorError;
+use crate::lane::{Gatherer, LaneInput, LaneOutput, write_jobs};
+use crate::monitoring::Monitor;
+use crate::route::Router;
+use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
+use crate::write::{Taken, Writer};
+
+/// How long a partition that was fenced off, and yet is still assigned, is left alone before it is
+/// taken again. By then a rebalance that is under way has come through.
+const RETAKE: Duration = Duration::from_secs(5);
+
+/// What a pipeline needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct PipelineSettings {
+    pub(crate) batch: BatchSettings,
+    pub(crate) tolerance: Tolerance,
+    pub(crate) start: StartAt,
+}
+
+/// A running pipeline.
+pub(crate) struct Pipeline<S> {
+    source: S,
+    settings: PipelineSettings,
+    lanes: Vec<mpsc::UnboundedSender<LaneInput>>,
+    outputs: mpsc::UnboundedReceiver<LaneOutput>,
+    tasks: JoinSet<Result<(), ConnectorError>>,
+    stop_gathering: CancellationToken,
+    assigned: HashMap<Partition, Assignment>,
+    retakes: Vec<(Instant, Partition)>,
+}
+
+/// A partition that the source has assigned to us.
+#[derive(Clone, Copy)]
+struct Assignment {
+    retained: Retained,
+    /// Taken, but at an offset that `retained` does not cover: what the broker retained may have
+    /// been asked before the former owner's last write. It is being asked again.
+    doubtful: Option<Taken>,
+    /// The tenure it is read under.
+    tenure: Option<Tenure>,
+}
+
+impl<S: Source> Pipeline<S> {
+    /// Starts one lane per writer.
+    pub(crate) fn new<W: Writer>(
+        source: S,
+        writers: Vec<W>,
+        router: Arc<Router>,
+        settings: PipelineSettings,
+        monitor: &Arc<Monitor>,
+    ) -> Self {
+        let (output_sender, outputs) = mpsc::unbounded_channel();
+        let batch_ids = Arc::new(AtomicU64::new(1));
+        let stop_gathering = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut lanes = Vec::new();
+        for (lane, writer) in writers.into_iter().enumerate() {
+            let (input_sender, inputs) = mpsc::unbounded_channel();
+            let (job_sender, jobs) = mpsc::channel(1);
+            let gatherer = Gatherer::new(
+                Arc::clone(&router),
+                settings.batch,
+                settings.tolerance,
+                job_sender,
+                Arc::clone(&batch_ids),
+            );
+            tasks.spawn(gatherer.run(inputs, stop_gathering.clone()));
+            tasks.spawn(write_jobs(lane, writer, jobs, output_sender.clone(), Arc::clone(monitor)));
+            lanes.push(input_sender);
+        }
+        Self {
+            source,
+            settings,
+            lanes,
+            outputs,
+            tasks,
+            stop_gathering,
+            assigned: HashMap::new(),
+            retakes: Vec::new(),
+        }
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// Why it could not go on. What was gathered has not been drained yet.
+    pub(crate) async fn run(&mut self, stop: &CancellationToken) -> Result<(), ConnectorError> {
+        loop {
+            let retake = self.retakes.iter().map(|(due, _)| *due).min();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(output) = self.outputs.recv() => self.on_output(output)?,
+                Some(ended) = self.tasks.join_next() => flatten(ended)?,
+                event = self.source.next() => self.on_event(event?)?,
+                () = tokio::time::sleep_until(retake.unwrap_or_else(Instant::now)), if retake.is_some() => {
+                    self.retake();
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SourceEvent) -> Result<(), ConnectorError> {
+        match event {
+            SourceEvent::Assigned { partition, retained } => self.on_assigned(partition, retained)?,
+            SourceEvent::Fetched(run) => {
+                let partition = run.partition().clone();
+                self.send(&partition, LaneInput::Fetched(run));
+            }
+            SourceEvent::Revoked { partitions, done } => {
+                let done = Arc::new(done);
+                for partition in &partitions {
+                    self.assigned.remove(partition);
+                }
+                self.release(&partitions, &done);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_assigned(&mut self, partition: Partition, retained: Retained) -> Result<(), ConnectorError> {
+        let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
+        self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
+        match doubtful {
+            Some(taken) if retained.covers(taken.next_offset) => self.begin(&partition, taken),
+            Some(taken) => {
+                return Err(SourceError::out_of_range(partition, taken.next_offset, retained).into());
+            }
+            None => {
+                let first_offset = match self.settings.start {
+                    StartAt::Beginning => retained.earliest,
+                    StartAt::End => retained.end,
+                };
+                self.send(&partition, LaneInput::Take { partition: partition.clone(), first_offset });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_output(&mut self, output: LaneOutput) -> Result<(), ConnectorError> {
+        match output {
+            LaneOutput::Settled(point) => self.source.commit(&point),
+            LaneOutput::Taken { partition, taken } => {
+                // A partition that was revoked while it was being taken is somebody else's by now.
+                let Some(assignment) = self.assigned.get_mut(&partition) else { return Ok(()) };
+                if assignment.retained.covers(taken.next_offset) {
+                    self.begin(&partition, taken);
+                } else {
+                    assignment.doubtful = Some(taken);
+                    self.source.announce(&partition);
+                }
+            }
+            LaneOutput::Fenced(lost) => {
+                for (partition, tenure) in lost {
+                    self.send(&partition, LaneInput::Forget { partition: partition.clone(), tenure });
+                    let current = self.assigned.get(&partition).and_then(|assignment| assignment.tenure);
+                    let known = self.retakes.iter().any(|(_, waiting)| *waiting == partition);
+                    if current == Some(tenure) && !known {
+                        tracing::warn!(%partition, "another instance has taken this partition");
+                        self.retakes.push((Instant::now() + RETAKE, partition));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, partition: &Partition, taken: Taken) {
+        let Taken { tenure, next_offset, stored } = taken;
+        let origin = match (stored, self.settings.start) {
+            (true, _) => "stored in Postgres",
+            (false, StartAt::Beginning) => "the beginning, as nothing is stored",
+            (false, StartAt::End) => "the end, as nothing is stored and start is end",
+        };
+        tracing::info!(%partition, offset = next_offset, origin, epoch = tenure.0, "partition begins");
+        if let Some(assignment) = self.assigned.get_mut(partition) {
+            assignment.tenure = Some(tenure);
+        }
+        self.send(partition, LaneInput::Begin { partition: partition.clone(), tenure, next_offset });
+        self.source.begin(partition, tenure, next_offset);
+    }
+
+    /// Takes partitions again that the group still counts as ours. Either we were too slow in an
+    /// earlier rebalance, or two connectors share one name; the offsets stay right in both cases.
+    fn retake(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Partition> =
+            self.retakes.extract_if(.., |(due, _)| *due <= now).map(|(_, partition)| partition).collect();
+        for partition in due {
+            if self.assigned.contains_key(&partition) {
+                tracing::warn!(
+                    %partition,
+                    "taking it again; if this goes on, two connectors have the same meta.name"
+                );
+                self.source.announce(&partition);
+            }
+        }
+    }
+
+    fn release(&self, partitions: &[Partition], done: &Arc<HandOver>) {
+        for (lane, input) in self.lanes.iter().enumerate() {
+            let share: Vec<Partition> =
+                partitions.iter().filter(|partition| self.lane_of(partition) == lane).cloned().collect();
+            if !share.is_empty() {
+                drop(input.send(LaneInput::Release { partitions: share, done: Arc::clone(done) }));
+            }
+        }
+    }
+
+    fn send(&self, partition: &Partition, input: LaneInput) {
+        // A lane that is gone has left its reason with its task, which `run` waits for.
+        drop(self.lanes[self.lane_of(partition)].send(input));
+    }
+
+    /// Neighbouring partitions of a topic go to different lanes; topics start at different ones.
+    fn lane_of(&self, partition: &Partition) -> usize {
+        let topic: usize = partition.topic().bytes().map(usize::from).sum();
+        (topic + partition.number().unsigned_abs() as usize) % self.lanes.len()
+    }
+
+    /// Finishes what was gathered, reports it to the source, and closes it. Returns whether all of
+    /// it was finished by `deadline`, and the first error of a lane.
+    pub(crate) async fn drain(mut self, deadline: Instant) -> (bool, Result<(), ConnectorError>) {
+        self.stop_gathering.cancel();
+        let mut outcome = Ok(());
+        let finish = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(flatten(ended));
+            }
+        };
+        let drained = tokio::time::timeout_at(deadline, finish).await.is_ok();
+        // Cuts the connections of lanes that are still at it; the server rolls back.
+        self.tasks.shutdown().await;
+        while let Ok(output) = self.outputs.try_recv() {
+            if let LaneOutput::Settled(point) = output {
+                self.source.commit(&point);
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.source.close(left.clamp(Duration::from_secs(1), Duration::from_secs(10))).await;
+        (drained, outcome)
+    }
+}
+
+/// How a task of a lane ended. A gatherer whose writer has failed ends well: the writer says why.
+fn flatten(ended: Result<Result<(), ConnectorError>, JoinError>) -> Result<(), ConnectorError> {
+    ended.unwrap_or_else(|fault| Err(ConnectorError::Defect(fault.to_string())))
+}

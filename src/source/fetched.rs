@@ -1,0 +1,144 @@
+//! A run of raw records, packed into one allocation.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Partition, Tenure};
+
+/// A record as the broker holds it: positions and bytes, not yet understood.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceRecord<'a> {
+    /// Its offset within its partition.
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch, as the producer or the broker stamped it.
+    pub timestamp: Option<i64>,
+    /// The key, if there is one.
+    pub key: Option<&'a [u8]>,
+    /// The payload; `None` is a tombstone.
+    pub payload: Option<&'a [u8]>,
+}
+
+#[derive(Debug)]
+struct Span {
+    offset: i64,
+    timestamp: Option<i64>,
+    start: usize,
+    key: Option<usize>,
+    payload: Option<usize>,
+}
+
+/// Consecutive records of one partition under one tenure, in offset order.
+///
+/// Their bytes lie behind each other in one buffer. The memory they take is charged to the
+/// source's budget until this value is dropped.
+#[derive(Debug)]
+pub struct Fetched {
+    partition: Partition,
+    tenure: Tenure,
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+    charge: Option<OwnedSemaphorePermit>,
+}
+
+impl Fetched {
+    /// The partition all records are of.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// The tenure they were fetched under.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure
+    }
+
+    /// How many records there are; never 0.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none, which a source never sends.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Bytes of keys and payloads together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Ties the memory budget's permit to the life of these records.
+    #[must_use]
+    pub fn charged(mut self, charge: OwnedSemaphorePermit) -> Self {
+        self.charge = Some(charge);
+        self
+    }
+
+    /// The records, in offset order.
+    pub fn records(&self) -> impl Iterator<Item = SourceRecord<'_>> {
+        self.spans.iter().map(|span| {
+            let payload_start = span.start + span.key.unwrap_or(0);
+            SourceRecord {
+                offset: span.offset,
+                timestamp: span.timestamp,
+                key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
+                payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
+            }
+        })
+    }
+}
+
+/// Packs records of one partition into a [`Fetched`].
+#[derive(Debug)]
+pub struct FetchedBuilder {
+    run: Fetched,
+}
+
+impl FetchedBuilder {
+    /// Starts a run.
+    pub fn new(partition: Partition, tenure: Tenure) -> Self {
+        Self { run: Fetched { partition, tenure, bytes: Vec::new(), spans: Vec::new(), charge: None } }
+    }
+
+    /// The partition of the run.
+    pub fn partition(&self) -> &Partition {
+        &self.run.partition
+    }
+
+    /// The tenure of the run.
+    pub fn tenure(&self) -> Tenure {
+        self.run.tenure
+    }
+
+    /// Copies a record behind the ones before it.
+    pub fn push(&mut self, record: SourceRecord<'_>) {
+        let start = self.run.bytes.len();
+        self.run.bytes.extend_from_slice(record.key.unwrap_or_default());
+        self.run.bytes.extend_from_slice(record.payload.unwrap_or_default());
+        self.run.spans.push(Span {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            start,
+            key: record.key.map(<[u8]>::len),
+            payload: record.payload.map(<[u8]>::len),
+        });
+    }
+
+    /// Bytes packed so far.
+    pub fn bytes(&self) -> usize {
+        self.run.bytes.len()
+    }
+
+    /// Records packed so far.
+    pub fn len(&self) -> usize {
+        self.run.spans.len()
+    }
+
+    /// Whether nothing is packed yet.
+    pub fn is_empty(&self) -> bool {
+        self.run.spans.is_empty()
+    }
+
+    /// The finished run.
+    pub fn finish(self) -> Fetched {
+        self.run
+    }
+}

@@ -1,0 +1,139 @@
+//! Records from Kafka, through librdkafka.
+//!
+//! One thread owns the consumer ([`poll`]); librdkafka's callbacks only leave notes for it
+//! ([`context`]). It talks with the rest by two channels: events out, commands in. What it has
+//! fetched and nobody has taken yet is bounded in bytes; while that budget is used up it goes on
+//! polling with all partitions paused, so that a slow database never costs the group membership.
+
+mod context;
+mod poll;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{Partition, Source, SourceError, SourceEvent, Tenure};
+use crate::commit::CommitPoint;
+use crate::config::KafkaSettings;
+use context::Notes;
+use poll::{Command, Poller};
+
+/// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
+const QUEUE_KIB: &str = "16384";
+/// The largest answer to one fetch, unless the user sets another.
+const FETCH_BYTES: &str = "8388608";
+
+/// A consumer group's member as a [`Source`].
+#[derive(Debug)]
+pub struct KafkaSource {
+    events: mpsc::UnboundedReceiver<Result<SourceEvent, SourceError>>,
+    commands: std::sync::mpsc::Sender<Command>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl KafkaSource {
+    /// Makes the consumer and starts its thread, which subscribes and joins the group. At most
+    /// `budget` bytes of fetched records wait outside of librdkafka's queue (one larger record
+    /// passes alone).
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SourceError::Settings`] when librdkafka refuses a property.
+    pub fn start(settings: &KafkaSettings, budget: usize) -> Result<Self, SourceError> {
+        let notes = Arc::new(Notes::default());
+        let consumer: BaseConsumer<context::Context> = client_config(settings)
+            .create_with_context(context::Context::new(Arc::clone(&notes)))
+            .map_err(|fault| SourceError::Settings { reason: fault.to_string() })?;
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let (commands, command_receiver) = std::sync::mpsc::channel();
+        let poller = Poller::new(
+            consumer,
+            notes,
+            settings.topics.clone(),
+            event_sender,
+            command_receiver,
+            Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            budget,
+            tokio::runtime::Handle::current(),
+        );
+        let thread = std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || poller.run())
+            .map_err(|fault| SourceError::Gone(fault.to_string()))?;
+        Ok(Self { events, commands, thread: Some(thread) })
+    }
+
+    fn command(&self, command: Command) {
+        // The thread ends only after it has said why through `events`, so nothing is lost here.
+        drop(self.commands.send(command));
+    }
+}
+
+impl Source for KafkaSource {
+    async fn next(&mut self) -> Result<SourceEvent, SourceError> {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => Err(SourceError::Gone("its thread has ended".to_owned())),
+        }
+    }
+
+    fn begin(&mut self, partition: &Partition, tenure: Tenure, offset: i64) {
+        self.command(Command::Begin { partition: partition.clone(), tenure, offset });
+    }
+
+    fn announce(&mut self, partition: &Partition) {
+        self.command(Command::Announce(partition.clone()));
+    }
+
+    fn commit(&mut self, point: &CommitPoint) {
+        self.command(Command::Commit(point.clone()));
+    }
+
+    async fn close(mut self, deadline: Duration) {
+        self.command(Command::Close);
+        // Dropping the receiver lets every hand-over in it go.
+        drop(self.events);
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        match tokio::time::timeout(deadline, joined).await {
+            Ok(Ok(Ok(()))) => tracing::debug!("left the consumer group"),
+            Ok(_) => tracing::warn!("the Kafka thread ended with a panic"),
+            Err(_) => tracing::warn!(
+                seconds = deadline.as_secs_f64(),
+                "Kafka did not answer the goodbye in time; the group notices by its session timeout"
+            ),
+        }
+    }
+}
+
+/// The properties for librdkafka: the user's, and over them those that the connector must own.
+fn client_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "embedsink")
+        .set("queued.max.messages.kbytes", QUEUE_KIB)
+        .set("fetch.max.bytes", FETCH_BYTES)
+        .set("partition.assignment.strategy", "cooperative-sticky");
+    for (name, value) in &settings.properties {
+        config.set(name, value.expose());
+    }
+    config
+        .set("bootstrap.servers", settings.bootstrap_servers.join(","))
+        .set("group.id", &settings.group_id)
+        // Where to go on is stored in Postgres; what the broker holds is for lag tools.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A position outside of the log must stop the connector, never move it silently.
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false")
+        .set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! librdkafka's callbacks. They run inside of `poll` on the polling thread, and only leave notes
+//! for it: the thread reads them when `poll` has returned, and acts with all it knows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::source::Partition;
+
+/// What a callback saw.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// The group gave these partitions to this member.
+    Assigned(Vec<Partition>),
+    /// The group takes these partitions away.
+    Revoked {
+        partitions: Vec<Partition>,
+        /// They are lost already (the session has ended); there is nothing to hold back.
+        lost: bool,
+    },
+    /// Something that only the operator can mend.
+    Refused(RDKafkaErrorCode),
+}
+
+/// Notes in the order of the callbacks.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    list: Mutex<Vec<Note>>,
+    closing: AtomicBool,
+}
+
+impl Notes {
+    pub(super) fn take(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on callbacks answer librdkafka themselves, since nobody reads their notes.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn leave(&self, note: Note) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+}
+
+pub(super) struct Context {
+    notes: Arc<Notes>,
+}
+
+impl Context {
+    pub(super) fn new(notes: Arc<Notes>) -> Self {
+        Self { notes }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka names brokers, topics and states here, never keys, payloads or passwords.
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
+            self.notes.leave(Note::Refused(code));
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.notes.closing.load(Ordering::Acquire) {
+            drop(unassign(consumer, list));
+        } else if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.notes.leave(Note::Assigned(partitions_of(list)));
+        } else {
+            let lost = consumer.assignment_lost();
+            self.notes.leave(Note::Revoked { partitions: partitions_of(list), lost });
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Advice only: during a rebalance the broker refuses it, and the next one will do.
+            tracing::debug!(%error, "the broker did not take the offsets");
+        }
+    }
+}
+
+/// Errors that asking again does not mend.
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// Gives partitions back, in the words of the protocol that the group uses.
+pub(super) fn unassign(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|element| Partition::new(element.topic(), element.partition())).collect()
+}

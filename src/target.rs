@@ -1,0 +1,82 @@
+//! The target database as the settings describe it: options, tables and migrations. At the edge.
+
+use std::time::Duration;
+
+use sink_postgres_vector::{
+    Applied, Class, ConnectOptions, ContractError, Error, Ident, MigrateError, Migration, Migrator, Password,
+    TableSpec, Tls, TlsMode,
+};
+
+use crate::config::{self, Settings};
+use crate::error::{ConnectorError, WriteError};
+
+/// The schema's steps, in order. Each file is never edited after a release.
+static MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "bookkeeping",
+    sql: include_str!("../migrations/0001_bookkeeping.sql"),
+}];
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// All migrations of this version.
+pub(crate) fn migrator() -> Migrator {
+    Migrator::new(MIGRATIONS)
+}
+
+/// How to connect.
+pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
+    let postgres = &settings.postgres;
+    let mode = match postgres.tls.mode {
+        config::TlsMode::Disable => TlsMode::Disable,
+        config::TlsMode::Require => TlsMode::Require,
+        config::TlsMode::VerifyCa => TlsMode::VerifyCa,
+        config::TlsMode::VerifyFull => TlsMode::VerifyFull,
+    };
+    ConnectOptions {
+        host: postgres.host.clone(),
+        port: postgres.port,
+        database: postgres.database.clone(),
+        user: postgres.user.clone(),
+        password: postgres.password.as_ref().map(|password| Password::new(password.expose())),
+        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone() },
+        application_name: format!("embedsink {}", settings.connector),
+        connect_timeout: CONNECT_TIMEOUT,
+    }
+}
+
+/// The tables of the configuration.
+///
+/// # Errors
+/// A name that Postgres cannot have, which the configuration refuses before.
+pub(crate) fn table_specs(settings: &Settings) -> Result<Vec<TableSpec>, ConnectorError> {
+    let spec = |table: &config::TableSettings| {
+        let name = Ident::new(&table.name).map_err(|fault| ConnectorError::Defect(fault.to_string()))?;
+        Ok(TableSpec { name, dimensions: table.dimensions })
+    };
+    settings.tables.iter().map(spec).collect()
+}
+
+/// Says what was changed in the database.
+pub(crate) fn log_applied(applied: &Applied) {
+    if applied.extension {
+        tracing::info!("created the extension vector");
+    }
+    for migration in &applied.migrations {
+        tracing::info!(%migration, "applied a migration");
+    }
+    for table in &applied.tables {
+        tracing::info!(table = table.as_str(), "created a table");
+    }
+}
+
+/// The fault behind a failed start, if it passes by itself; otherwise the error as it was.
+pub(crate) fn passing(error: ConnectorError) -> Result<Error, ConnectorError> {
+    let is_passing = |error: &Error| error.class() == Class::Transient;
+    match error {
+        ConnectorError::Write(WriteError::Postgres(error)) if is_passing(&error) => Ok(error),
+        ConnectorError::Migrate(MigrateError::Database(error)) if is_passing(&error) => Ok(error),
+        ConnectorError::Contract(ContractError::Unknown(error)) if is_passing(&error) => Ok(error),
+        error => Err(error),
+    }
+}

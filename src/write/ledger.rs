@@ -1,0 +1,164 @@
+//! The bookkeeping in schema `embedsink`: positions and dead letters. All SQL on it stands here.
+//!
+//! Invariant: `next_offset` moves only by compare-and-set on `(epoch, next_offset)`, so a writer
+//! whose partition was taken by another finds no row to move.
+
+use std::time::{Duration, SystemTime};
+
+use sink_postgres_vector::{Error, Transaction};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql, Type};
+
+use super::Taken;
+use crate::batch::{Rejected, Span};
+use crate::source::{Partition, Tenure};
+
+/// A stored position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) partition: Partition,
+    pub(super) epoch: i64,
+    pub(super) next_offset: i64,
+}
+
+/// A value with its type: statements are sent unnamed, in one round trip.
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+const TAKING: &str = "take a partition over in embedsink.offsets";
+const MOVING: &str = "move the positions in embedsink.offsets";
+const READING: &str = "read the positions in embedsink.offsets";
+const KEEPING: &str = "keep records in embedsink.dead_letters";
+
+const TAKE: &str = "\
+insert into embedsink.offsets as o (connector, topic, partition, next_offset, epoch)
+values ($1, $2, $3, $4, 1)
+on conflict (connector, topic, partition) do update set epoch = o.epoch + 1, updated_at = now()
+returning o.next_offset, o.epoch";
+
+const MOVE: &str = "\
+update embedsink.offsets as o set next_offset = m.target, updated_at = now()
+from unnest($2::text[], $3::int4[], $4::int8[], $5::int8[], $6::int8[])
+  as m (topic, partition, epoch, stored, target)
+where o.connector = $1 and o.topic = m.topic and o.partition = m.partition
+  and o.epoch = m.epoch and o.next_offset = m.stored
+returning o.topic, o.partition, o.epoch, o.next_offset";
+
+const READ: &str = "\
+select o.topic, o.partition, o.epoch, o.next_offset
+from embedsink.offsets as o
+join unnest($2::text[], $3::int4[]) as m (topic, partition) using (topic, partition)
+where o.connector = $1";
+
+const KEEP: &str = "\
+insert into embedsink.dead_letters
+  (connector, topic, partition, \"offset\", key, payload, reason, message, record_timestamp)
+select $1, * from unnest($2::text[], $3::int4[], $4::int8[], $5::bytea[], $6::bytea[], $7::text[], $8::text[],
+  $9::timestamptz[])
+on conflict (connector, topic, partition, \"offset\") do nothing";
+
+/// Raises the partition's epoch, and reads where to go on.
+pub(super) async fn take(
+    transaction: &Transaction<'_>,
+    connector: &str,
+    partition: &Partition,
+    first_offset: i64,
+) -> Result<Taken, Error> {
+    let parameters: [Parameter<'_>; 4] = [
+        (&connector, Type::TEXT),
+        (&partition.topic(), Type::TEXT),
+        (&partition.number(), Type::INT4),
+        (&first_offset, Type::INT8),
+    ];
+    let row =
+        transaction.during(TAKING, transaction.client().query_typed_one(TAKE, &parameters)).await?;
+    let epoch: i64 = column(&row, 1)?;
+    Ok(Taken { tenure: Tenure(epoch), next_offset: column(&row, 0)?, stored: epoch > 1 })
+}
+
+/// Moves the positions of all spans that are still ours; returns those that moved.
+pub(super) async fn move_positions(
+    transaction: &Transaction<'_>,
+    connector: &str,
+    spans: &[&Span],
+) -> Result<Vec<Position>, Error> {
+    let (topics, partitions) = names(spans);
+    let epochs: Vec<i64> = spans.iter().map(|span| span.tenure.0).collect();
+    let stored: Vec<i64> = spans.iter().map(|span| span.from).collect();
+    let targets: Vec<i64> = spans.iter().map(|span| span.to).collect();
+    let parameters: [Parameter<'_>; 6] = [
+        (&connector, Type::TEXT),
+        (&topics, Type::TEXT_ARRAY),
+        (&partitions, Type::INT4_ARRAY),
+        (&epochs, Type::INT8_ARRAY),
+        (&stored, Type::INT8_ARRAY),
+        (&targets, Type::INT8_ARRAY),
+    ];
+    let rows = transaction.during(MOVING, transaction.client().query_typed(MOVE, &parameters)).await?;
+    rows.iter().map(position).collect()
+}
+
+/// Reads what is stored for the partitions of these spans.
+pub(super) async fn read_positions(
+    transaction: &Transaction<'_>,
+    connector: &str,
+    spans: &[&Span],
+) -> Result<Vec<Position>, Error> {
+    let (topics, partitions) = names(spans);
+    let parameters: [Parameter<'_>; 3] =
+        [(&connector, Type::TEXT), (&topics, Type::TEXT_ARRAY), (&partitions, Type::INT4_ARRAY)];
+    let rows = transaction.during(READING, transaction.client().query_typed(READ, &parameters)).await?;
+    rows.iter().map(position).collect()
+}
+
+/// Keeps records that cannot be used.
+pub(super) async fn keep_dead_letters(
+    transaction: &Transaction<'_>,
+    connector: &str,
+    rejected: &[&Rejected],
+) -> Result<u64, Error> {
+    let topics: Vec<&str> = rejected.iter().map(|letter| letter.partition.topic()).collect();
+    let partitions: Vec<i32> = rejected.iter().map(|letter| letter.partition.number()).collect();
+    let offsets: Vec<i64> = rejected.iter().map(|letter| letter.offset).collect();
+    let keys: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.key.as_deref()).collect();
+    let payloads: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.payload.as_deref()).collect();
+    let reasons: Vec<&str> = rejected.iter().map(|letter| letter.reject.reason.as_str()).collect();
+    let messages: Vec<&str> = rejected.iter().map(|letter| letter.reject.message.as_ref()).collect();
+    let stamps: Vec<Option<SystemTime>> =
+        rejected.iter().map(|letter| letter.timestamp.and_then(system_time)).collect();
+    let parameters: [Parameter<'_>; 9] = [
+        (&connector, Type::TEXT),
+        (&topics, Type::TEXT_ARRAY),
+        (&partitions, Type::INT4_ARRAY),
+        (&offsets, Type::INT8_ARRAY),
+        (&keys, Type::BYTEA_ARRAY),
+        (&payloads, Type::BYTEA_ARRAY),
+        (&reasons, Type::TEXT_ARRAY),
+        (&messages, Type::TEXT_ARRAY),
+        (&stamps, Type::TIMESTAMPTZ_ARRAY),
+    ];
+    transaction.during(KEEPING, transaction.client().execute_typed(KEEP, &parameters)).await
+}
+
+fn names<'a>(spans: &[&'a Span]) -> (Vec<&'a str>, Vec<i32>) {
+    spans.iter().map(|span| (span.partition.topic(), span.partition.number())).unzip()
+}
+
+fn position(row: &Row) -> Result<Position, Error> {
+    let topic: &str = column(row, 0)?;
+    Ok(Position {
+        partition: Partition::new(topic, column(row, 1)?),
+        epoch: column(row, 2)?,
+        next_offset: column(row, 3)?,
+    })
+}
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
+    row.try_get(index).map_err(|fault| Error::during(READING, fault))
+}
+
+/// A record's own timestamp, where it lies in the range that Postgres and the clock type share;
+/// it is only a hint in a dead letter, so an absurd one is left out.
+fn system_time(millis: i64) -> Option<SystemTime> {
+    let in_range = (0..=253_402_300_799_999).contains(&millis);
+    in_range.then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs()))
+}
