@@ -90,7 +90,7 @@ async fn demo() -> Result<()> {
 async fn connect(settings: &Settings) -> Result<Client> {
     let (client, connection) = settings.postgres.connect(NoTls).await.with_context(|| {
         format!(
-            "Postgres does not answer on port {}. Start the servers: make up",
+            "Postgres does not answer on port {} (make up starts it)",
             settings.postgres_port()
         )
     })?;

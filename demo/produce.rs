@@ -56,7 +56,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Record>> {
 pub(crate) async fn create_topic(settings: &Settings) -> Result<usize> {
     let silent = || {
         format!(
-            "Kafka does not answer on {}. Start the servers: make up",
+            "Kafka does not answer on {} (make up starts it)",
             settings.bootstrap
         )
     };
@@ -122,7 +122,6 @@ fn client(settings: &Settings) -> ClientConfig {
     config
         .set("bootstrap.servers", &settings.bootstrap)
         .set("client.id", "embedsink-demo")
-        .set("enable.idempotence", "true")
         .set("linger.ms", "5");
     config
 }

@@ -71,7 +71,13 @@ impl Connection {
         let target = Arc::new(Target::of(options));
         let cause = match timeout(options.connect_timeout, connect(options)).await {
             Ok(Ok((client, driver))) => {
-                return Ok(Self { client, driver, target, statements: HashMap::new(), dirty: false });
+                return Ok(Self {
+                    client,
+                    driver,
+                    target,
+                    statements: HashMap::new(),
+                    dirty: false,
+                });
             }
             Ok(Err(cause)) => cause,
             Err(_) => Cause::Timeout(options.connect_timeout),
@@ -99,7 +105,8 @@ impl Connection {
             return Err(self.error("begin a transaction", Cause::Closed(None)));
         }
         self.dirty = true;
-        self.during("begin a transaction", self.client.batch_execute(BEGIN)).await?;
+        self.during("begin a transaction", self.client.batch_execute(BEGIN))
+            .await?;
         Ok(Transaction::new(self))
     }
 
@@ -122,7 +129,9 @@ impl Connection {
 
     /// Ends the session in order. Waits at most 2 s.
     pub async fn close(self) {
-        let Self { client, mut driver, .. } = self;
+        let Self {
+            client, mut driver, ..
+        } = self;
         drop(client);
         if timeout(CLOSE, &mut driver.task).await.is_err() {
             tracing::debug!("the connection did not close in time and was dropped");
@@ -139,14 +148,22 @@ impl Connection {
     }
 
     /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
-    pub(crate) async fn prepared(&mut self, sql: &str, types: &[Type], vector: Oid) -> Result<Statement, Error> {
+    pub(crate) async fn prepared(
+        &mut self,
+        sql: &str,
+        types: &[Type],
+        vector: Oid,
+    ) -> Result<Statement, Error> {
         if let Some((oid, statement)) = self.statements.get(sql)
             && *oid == vector
         {
             return Ok(statement.clone());
         }
-        let statement = self.during("prepare a statement", self.client.prepare_typed(sql, types)).await?;
-        self.statements.insert(sql.to_owned(), (vector, statement.clone()));
+        let statement = self
+            .during("prepare a statement", self.client.prepare_typed(sql, types))
+            .await?;
+        self.statements
+            .insert(sql.to_owned(), (vector, statement.clone()));
         Ok(statement)
     }
 
@@ -209,7 +226,10 @@ async fn connect(options: &ConnectOptions) -> Result<(Client, Driver), Cause> {
             (client, spawn(connection))
         }
     };
-    client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
+    client
+        .batch_execute(NOTICE_OUR_END)
+        .await
+        .map_err(|error| Cause::of(&error))?;
     Ok((client, driver))
 }
 

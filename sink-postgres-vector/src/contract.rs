@@ -42,7 +42,9 @@ impl fmt::Display for ContractError {
             Self::Unknown(error) => error.fmt(f),
             Self::Mismatches { table, mismatches } => {
                 write!(f, "the table {table} cannot be written to:")?;
-                mismatches.iter().try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
+                mismatches
+                    .iter()
+                    .try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
             }
         }
     }
@@ -64,7 +66,8 @@ impl ContractError {
 const TABLE: &str = "
 select c.oid, n.nspname, c.relkind::text, c.relpersistence::text, current_user::text,
        array(select p from unnest(array['select', 'insert', 'update', 'delete']) p
-             where not pg_catalog.has_table_privilege(c.oid, p))
+             where not pg_catalog.has_table_privilege(c.oid, p)),
+       exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = pg_catalog.to_regclass($1::text)";
 
@@ -78,8 +81,7 @@ order by a.attnum";
 
 const KEYS: &str = "
 select c.relname, i.indisvalid, i.indimmediate, i.indpred is null,
-       i.indnkeyatts = 1 and i.indexprs is null,
-       exists (select from pg_catalog.pg_index p where p.indrelid = $1 and p.indisprimary)
+       i.indnkeyatts = 1 and i.indexprs is null
 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
 where i.indrelid = $1 and i.indisunique and i.indkey[0] = $2";
 
@@ -115,7 +117,9 @@ impl Column {
 
     /// The n of varchar(n); the server keeps it with 4 added.
     fn max_chars(&self) -> Option<u32> {
-        u32::try_from(self.modifier - 4).ok().filter(|_| self.is(&Type::VARCHAR))
+        u32::try_from(self.modifier - 4)
+            .ok()
+            .filter(|_| self.is(&Type::VARCHAR))
     }
 }
 
@@ -127,25 +131,41 @@ struct Findings<'a> {
 
 impl Findings<'_> {
     fn add(&mut self, problem: impl Into<String>, fix: impl Into<String>) {
-        self.mismatches.push(Mismatch { problem: problem.into(), fix: fix.into() });
+        self.mismatches.push(Mismatch {
+            problem: problem.into(),
+            fix: fix.into(),
+        });
     }
 }
 
 pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTable, ContractError> {
     let failed = ContractError::unknown(&spec.name);
     let table = &spec.name;
-    let mut findings = Findings { table, mismatches: Vec::new() };
+    let mut findings = Findings {
+        table,
+        mismatches: Vec::new(),
+    };
 
     let extension = Extension::find(client).await.map_err(&failed)?;
     if extension.is_none() {
-        findings.add("The extension `vector` (pgvector) is not in this database.", "create extension vector;");
+        findings.add(
+            "The extension `vector` (pgvector) is not in this database.",
+            "create extension vector;",
+        );
     }
-    let Some(row) = client.query_opt(TABLE, &[&table.to_string()]).await.map_err(&failed)? else {
+    let Some(row) = client
+        .query_opt(TABLE, &[&table.to_string()])
+        .await
+        .map_err(&failed)?
+    else {
         findings.add(
             "There is no such table, or its schema is not on the search path of the role.",
             format!("{};", VectorTable::create_sql(spec)),
         );
-        return Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches });
+        return Err(ContractError::Mismatches {
+            table: table.clone(),
+            mismatches: findings.mismatches,
+        });
     };
     let oid: u32 = row.try_get(0).map_err(&failed)?;
     let schema: String = row.try_get(1).map_err(&failed)?;
@@ -153,20 +173,31 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
     table_kind(&row, &mut findings).map_err(&failed)?;
 
     let columns = client.query(COLUMNS, &[&oid]).await.map_err(&failed)?;
-    let columns = columns.iter().map(Column::read).collect::<Result<Vec<_>, _>>().map_err(&failed)?;
+    let columns = columns
+        .iter()
+        .map(Column::read)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(&failed)?;
     let max_chars = judge_columns(spec, extension.as_ref(), &columns, &mut findings);
 
     if let Some(id) = columns.iter().find(|column| column.name == "id") {
         let keys = client.query(KEYS, &[&oid, &id.number]).await.map_err(&failed)?;
-        judge_keys(&keys, &mut findings).map_err(&failed)?;
+        judge_keys(&keys, row.try_get(6).map_err(&failed)?, &mut findings).map_err(&failed)?;
     }
     rights(&row, &mut findings).map_err(&failed)?;
 
     match extension {
-        Some(extension) if findings.mismatches.is_empty() => {
-            Ok(VectorTable::proven(spec.clone(), &schema, extension, max_chars.id, max_chars.source))
-        }
-        _ => Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches }),
+        Some(extension) if findings.mismatches.is_empty() => Ok(VectorTable::proven(
+            spec.clone(),
+            &schema,
+            extension,
+            max_chars.id,
+            max_chars.source,
+        )),
+        _ => Err(ContractError::Mismatches {
+            table: table.clone(),
+            mismatches: findings.mismatches,
+        }),
     }
 }
 
@@ -243,7 +274,10 @@ fn judge_columns(
             );
         } else if *name == "text" && found.max_chars().is_some() {
             findings.add(
-                format!("The column {column} has the type {}, which is too short for some texts.", found.shown),
+                format!(
+                    "The column {column} has the type {}, which is too short for some texts.",
+                    found.shown
+                ),
                 format!("alter table {table} alter column {column} type text;"),
             );
         } else if !found.deterministic {
@@ -253,7 +287,10 @@ fn judge_columns(
             );
         }
     }
-    for column in columns.iter().filter(|column| !wanted.iter().any(|(name, ..)| column.name == *name)) {
+    for column in columns
+        .iter()
+        .filter(|column| !wanted.iter().any(|(name, ..)| column.name == *name))
+    {
         if column.demanded {
             let name = Ident::new(&*column.name).expect("a name from the catalog is a name");
             findings.add(
@@ -262,8 +299,16 @@ fn judge_columns(
             );
         }
     }
-    let max_chars = |name| columns.iter().find(|column| column.name == name).and_then(Column::max_chars);
-    MaxChars { id: max_chars("id"), source: max_chars("source") }
+    let max_chars = |name| {
+        columns
+            .iter()
+            .find(|column| column.name == name)
+            .and_then(Column::max_chars)
+    };
+    MaxChars {
+        id: max_chars("id"),
+        source: max_chars("source"),
+    }
 }
 
 fn judge_embedding(
@@ -277,7 +322,10 @@ fn judge_embedding(
     match extension {
         None => {}
         Some(extension) if !found.is(&extension.vector) => findings.add(
-            format!("The column \"embedding\" has the type {}, not vector({dimensions}).", found.shown),
+            format!(
+                "The column \"embedding\" has the type {}, not vector({dimensions}).",
+                found.shown
+            ),
             alter,
         ),
         Some(_) if found.modifier < 0 => findings.add(
@@ -298,21 +346,27 @@ fn judge_embedding(
     }
 }
 
-fn judge_keys(keys: &[Row], findings: &mut Findings<'_>) -> Result<(), tokio_postgres::Error> {
+fn judge_keys(
+    keys: &[Row],
+    has_primary: bool,
+    findings: &mut Findings<'_>,
+) -> Result<(), tokio_postgres::Error> {
     let table = findings.table;
     let mut problem = "There is no unique key on \"id\" alone.".to_owned();
-    let mut has_primary = false;
     for key in keys {
         let name = Ident::new(key.try_get::<_, String>(0)?).expect("a name from the catalog is a name");
         let (valid, immediate, whole, alone): (bool, bool, bool, bool) =
             (key.try_get(1)?, key.try_get(2)?, key.try_get(3)?, key.try_get(4)?);
-        has_primary |= key.try_get::<_, bool>(5)?;
         problem = match (alone, whole, valid, immediate) {
             (true, true, true, true) => return Ok(()),
             (false, ..) => continue,
             (_, false, ..) => format!("The unique index {name} on \"id\" covers only some of the rows."),
-            (_, _, false, _) => format!("The unique index {name} on \"id\" is not valid; building it has failed."),
-            (_, _, _, false) => format!("The unique key {name} on \"id\" is deferrable, so no upsert can use it."),
+            (_, _, false, _) => {
+                format!("The unique index {name} on \"id\" is not valid; building it has failed.")
+            }
+            (_, _, _, false) => {
+                format!("The unique key {name} on \"id\" is deferrable, so no upsert can use it.")
+            }
         };
     }
     let kind = if has_primary { "unique" } else { "primary key" };

@@ -104,7 +104,9 @@ enum EncodeError {
 /// The number of dimensions, whether there are nulls (never read by the server), the type of the elements, their
 /// number, and the index of the first. No elements are no dimension.
 fn header(array: &Type, len: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
-    let Kind::Array(element) = array.kind() else { return Err(EncodeError::NotAnArray) };
+    let Kind::Array(element) = array.kind() else {
+        return Err(EncodeError::NotAnArray);
+    };
     out.put_i32(i32::from(len > 0));
     out.put_i32(1);
     out.put_u32(element.oid());
@@ -186,13 +188,22 @@ mod tests {
 
     fn encoded(field: Field, ty: &Type) -> Vec<u8> {
         let mut out = BytesMut::new();
-        assert!(matches!(Column::new(&[ROW], field).to_sql(ty, &mut out), Ok(IsNull::No)));
+        assert!(matches!(
+            Column::new(&[ROW], field).to_sql(ty, &mut out),
+            Ok(IsNull::No)
+        ));
         out.to_vec()
     }
 
     fn array(oid: u8, element: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, 1, 0, 0, 0, 1];
-        let oid = if oid == 0 { 3802_u32 } else if oid == 1 { 1184 } else { u32::from(oid) };
+        let oid = if oid == 0 {
+            3802_u32
+        } else if oid == 1 {
+            1184
+        } else {
+            u32::from(oid)
+        };
         bytes.extend(oid.to_be_bytes());
         bytes.extend([0, 0, 0, 1, 0, 0, 0, 1]);
         bytes.extend(element);
@@ -203,9 +214,18 @@ mod tests {
     fn every_field_has_postgres_binary_form() {
         let vector = Type::new("_vector".into(), 7, Kind::Array(Type::INT2), "public".into());
         assert_eq!(encoded(Field::Id, &Type::TEXT_ARRAY), array(25, b"\0\0\0\x01a"));
-        assert_eq!(encoded(Field::Text, &Type::TEXT_ARRAY), array(25, b"\xff\xff\xff\xff"));
-        assert_eq!(encoded(Field::Source, &Type::TEXT_ARRAY), array(25, b"\0\0\0\x02\xc3\xa9"));
-        assert_eq!(encoded(Field::Metadata, &Type::JSONB_ARRAY), array(0, b"\0\0\0\x03\x01{}"));
+        assert_eq!(
+            encoded(Field::Text, &Type::TEXT_ARRAY),
+            array(25, b"\xff\xff\xff\xff")
+        );
+        assert_eq!(
+            encoded(Field::Source, &Type::TEXT_ARRAY),
+            array(25, b"\0\0\0\x02\xc3\xa9")
+        );
+        assert_eq!(
+            encoded(Field::Metadata, &Type::JSONB_ARRAY),
+            array(0, b"\0\0\0\x03\x01{}")
+        );
         assert_eq!(
             encoded(Field::Timestamp, &Type::TIMESTAMPTZ_ARRAY),
             array(1, b"\0\0\0\x08\0\0\0\0\0\0\0\x01")

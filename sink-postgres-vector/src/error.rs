@@ -79,7 +79,12 @@ impl Error {
     }
 
     pub(crate) fn new(action: impl Into<Cow<'static, str>>, cause: Cause) -> Self {
-        Self(Box::new(Inner { action: action.into(), target: None, cause, in_doubt: false }))
+        Self(Box::new(Inner {
+            action: action.into(),
+            target: None,
+            cause,
+            in_doubt: false,
+        }))
     }
 
     /// Names the server, for the remedy.
@@ -217,7 +222,12 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, database, user } = self;
+        let Self {
+            host,
+            port,
+            database,
+            user,
+        } = self;
         match host.contains(':') {
             true => write!(f, "[{host}]:{port}/{database} as {user}"),
             false => write!(f, "{host}:{port}/{database} as {user}"),
@@ -245,13 +255,15 @@ impl Cause {
             {
                 Self::ReadOnly
             }
-            ("timeout waiting for server", ..) => {
-                Self::Io { text: "the server did not answer in time".to_owned() }
-            }
+            ("timeout waiting for server", ..) => Self::Io {
+                text: "the server did not answer in time".to_owned(),
+            },
             ("invalid configuration" | "authentication error", Some(source), _) => {
                 Self::Settings(source.to_string())
             }
-            ("error encoding message to server", ..) => Self::Program("the statement is too large to send".to_owned()),
+            ("error encoding message to server", ..) => {
+                Self::Program("the statement is too large to send".to_owned())
+            }
             (_, _, Some(io)) => Self::Io { text: io.to_string() },
             _ => Self::Program(kind),
         }
@@ -275,7 +287,10 @@ impl ServerError {
 /// Whether the message speaks of the server and cannot quote a row: connection, login, resources. One that
 /// comes from inside a function, which could raise any code with any text, says so by its context.
 fn is_about_the_server(error: &DbError) -> bool {
-    matches!(error.code().code().get(..2), Some("08" | "28" | "3D" | "53" | "57" | "58")) && error.where_().is_none()
+    matches!(
+        error.code().code().get(..2),
+        Some("08" | "28" | "3D" | "53" | "57" | "58")
+    ) && error.where_().is_none()
 }
 
 impl fmt::Display for Cause {
@@ -286,7 +301,9 @@ impl fmt::Display for Cause {
             Self::Closed(Some(cause)) => write!(f, "the connection is closed: {cause}"),
             Self::Timeout(limit) => write!(f, "no answer within {} s", limit.as_secs_f32()),
             Self::ReadOnly => f.write_str("the server is read-only"),
-            Self::Io { text } | Self::Tls { text, .. } | Self::Settings(text) | Self::Program(text) => f.write_str(text),
+            Self::Io { text } | Self::Tls { text, .. } | Self::Settings(text) | Self::Program(text) => {
+                f.write_str(text)
+            }
         }
     }
 }
@@ -298,7 +315,11 @@ impl fmt::Display for ServerError {
             write!(f, ": {message}")?;
         }
         write!(f, " (SQLSTATE {}", self.code.code())?;
-        let names = [("constraint", &self.constraint), ("table", &self.table), ("column", &self.column)];
+        let names = [
+            ("constraint", &self.constraint),
+            ("table", &self.table),
+            ("column", &self.column),
+        ];
         for (what, name) in names {
             if let Some(name) = name {
                 write!(f, ", {what} {name}")?;

@@ -27,12 +27,23 @@ where e.extname = 'vector' and t.typname = 'vector'";
 impl Extension {
     /// Looks it up; `None` if this database does not have it.
     pub(crate) async fn find(client: &Client) -> Result<Option<Self>, Error> {
-        let Some(row) = client.query_opt(FIND, &[]).await? else { return Ok(None) };
+        let Some(row) = client.query_opt(FIND, &[]).await? else {
+            return Ok(None);
+        };
         let schema: String = row.try_get(0)?;
         let (vector, array): (Oid, Oid) = (row.try_get(1)?, row.try_get(2)?);
         let vector = Type::new("vector".to_owned(), vector, Kind::Simple, schema.clone());
-        let vector_array = Type::new("_vector".to_owned(), array, Kind::Array(vector.clone()), schema.clone());
+        let vector_array = Type::new(
+            "_vector".to_owned(),
+            array,
+            Kind::Array(vector.clone()),
+            schema.clone(),
+        );
         let schema = Ident::new(schema).expect("a name from the catalog is a name");
-        Ok(Some(Self { schema, vector, vector_array }))
+        Ok(Some(Self {
+            schema,
+            vector,
+            vector_array,
+        }))
     }
 }

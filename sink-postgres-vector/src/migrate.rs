@@ -6,12 +6,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
-    connection::Connection,
-    error::Error,
-    extension::Extension,
-    ident::Ident,
-    statement,
-    table::TableSpec,
+    connection::Connection, error::Error, extension::Extension, ident::Ident, statement, table::TableSpec,
     transaction::Transaction,
 };
 
@@ -94,7 +89,9 @@ pub enum MigrateError {
         migration: String,
     },
     /// The database has a migration that this version does not know.
-    #[error("this database was migrated by a newer version: it has migration {number} ({name}), unknown here")]
+    #[error(
+        "this database was migrated by a newer version: it has migration {number} ({name}), unknown here"
+    )]
     Newer {
         /// Its number.
         number: u32,
@@ -153,7 +150,10 @@ impl Migrator {
     pub const fn new(migrations: &'static [Migration]) -> Self {
         let mut next = 1;
         while next < migrations.len() {
-            assert!(migrations[next - 1].number < migrations[next].number, "migrations are numbered in order");
+            assert!(
+                migrations[next - 1].number < migrations[next].number,
+                "migrations are numbered in order"
+            );
             next += 1;
         }
         Self { migrations }
@@ -165,7 +165,11 @@ impl Migrator {
     ///
     /// A table that is there is left alone, whatever its shape; [`VectorTable::check`](crate::VectorTable::check)
     /// judges that. When the future is dropped, the connection is ended.
-    pub async fn apply(&self, connection: &mut Connection, tables: &[TableSpec]) -> Result<Applied, MigrateError> {
+    pub async fn apply(
+        &self,
+        connection: &mut Connection,
+        tables: &[TableSpec],
+    ) -> Result<Applied, MigrateError> {
         let missing = self.missing(connection.client(), tables).await?;
         let mut applied = Applied::default();
         if missing.extension {
@@ -193,27 +197,49 @@ impl Migrator {
     pub async fn check(&self, client: &Client, tables: &[TableSpec]) -> Result<(), MigrateError> {
         let missing = self.missing(client, tables).await?;
         let extension = missing.extension.then(|| "the extension vector".to_owned());
-        let migrations = missing.migrations.iter().map(|migration| format!("migration {migration}"));
+        let migrations = missing
+            .migrations
+            .iter()
+            .map(|migration| format!("migration {migration}"));
         let tables = missing.tables.iter().map(|table| format!("table {}", table.name));
         let missing: Vec<_> = extension.into_iter().chain(migrations).chain(tables).collect();
-        if missing.is_empty() { Ok(()) } else { Err(MigrateError::Pending { missing }) }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(MigrateError::Pending { missing })
+        }
     }
 
     async fn missing(&self, client: &Client, tables: &[TableSpec]) -> Result<Missing, MigrateError> {
-        let extension = Extension::find(client).await.map_err(failed("look for the extension vector"))?.is_none();
+        let extension = Extension::find(client)
+            .await
+            .map_err(failed("look for the extension vector"))?
+            .is_none();
         let bookkeeping = !exists(client, "embedsink.migrations").await?;
-        let applied = if bookkeeping { BTreeMap::new() } else { applied(client).await? };
-        if let Some((number, (name, _))) =
-            applied.iter().find(|(number, _)| self.migrations.iter().all(|known| known.number != **number))
+        let applied = if bookkeeping {
+            BTreeMap::new()
+        } else {
+            applied(client).await?
+        };
+        if let Some((number, (name, _))) = applied
+            .iter()
+            .find(|(number, _)| self.migrations.iter().all(|known| known.number != **number))
         {
-            return Err(MigrateError::Newer { number: *number, name: name.clone() });
+            return Err(MigrateError::Newer {
+                number: *number,
+                name: name.clone(),
+            });
         }
         let mut migrations = Vec::new();
         for migration in self.migrations {
             match applied.get(&migration.number) {
                 None => migrations.push(*migration),
                 Some((_, checksum)) if *checksum == migration.checksum() => {}
-                Some(_) => return Err(MigrateError::Changed { migration: migration.to_string() }),
+                Some(_) => {
+                    return Err(MigrateError::Changed {
+                        migration: migration.to_string(),
+                    });
+                }
             }
         }
         let mut absent = Vec::new();
@@ -222,7 +248,12 @@ impl Migrator {
                 absent.push(table.clone());
             }
         }
-        Ok(Missing { extension, bookkeeping, migrations, tables: absent })
+        Ok(Missing {
+            extension,
+            bookkeeping,
+            migrations,
+            tables: absent,
+        })
     }
 }
 
@@ -233,7 +264,11 @@ impl<'c> Turn<'c> {
     async fn take(connection: &'c mut Connection) -> Result<Self, MigrateError> {
         let transaction = connection.begin().await.map_err(MigrateError::Database)?;
         let turn = Self(transaction);
-        turn.run("wait for another program's migrations", &format!("{TAKE_TURN}{LOCK})")).await?;
+        turn.run(
+            "wait for another program's migrations",
+            &format!("{TAKE_TURN}{LOCK})"),
+        )
+        .await?;
         Ok(turn)
     }
 
@@ -251,11 +286,20 @@ impl<'c> Turn<'c> {
 async fn create_extension(connection: &mut Connection) -> Result<bool, MigrateError> {
     let turn = Turn::take(connection).await?;
     let action = "create the extension vector";
-    if Extension::find(turn.0.client()).await.map_err(failed(action))?.is_some() {
+    if Extension::find(turn.0.client())
+        .await
+        .map_err(failed(action))?
+        .is_some()
+    {
         turn.done().await?;
         return Ok(false);
     }
-    match turn.0.client().batch_execute("create extension if not exists vector").await {
+    match turn
+        .0
+        .client()
+        .batch_execute("create extension if not exists vector")
+        .await
+    {
         Ok(()) => turn.done().await.map(|()| true),
         Err(error) => {
             turn.0.rollback().await.map_err(MigrateError::Database)?;
@@ -277,15 +321,22 @@ async fn apply_one(connection: &mut Connection, migration: &Migration) -> Result
     let turn = Turn::take(connection).await?;
     if let Some((_, checksum)) = applied(turn.0.client()).await?.get(&migration.number) {
         if *checksum != migration.checksum() {
-            return Err(MigrateError::Changed { migration: migration.to_string() });
+            return Err(MigrateError::Changed {
+                migration: migration.to_string(),
+            });
         }
         turn.done().await?;
         return Ok(false);
     }
-    turn.run(format!("apply migration {migration}"), migration.sql).await?;
+    turn.run(format!("apply migration {migration}"), migration.sql)
+        .await?;
     let insert = "insert into embedsink.migrations (number, name, checksum) values ($1, $2, $3)";
     let number = i32::try_from(migration.number).expect("a migration's number is small");
-    let row = turn.0.client().execute(insert, &[&number, &migration.name, &migration.checksum()]).await;
+    let row = turn
+        .0
+        .client()
+        .execute(insert, &[&number, &migration.name, &migration.checksum()])
+        .await;
     row.map_err(failed(format!("record migration {migration}")))?;
     turn.done().await?;
     Ok(true)
@@ -294,27 +345,39 @@ async fn apply_one(connection: &mut Connection, migration: &Migration) -> Result
 async fn create_table(connection: &mut Connection, table: &TableSpec) -> Result<bool, MigrateError> {
     let turn = Turn::take(connection).await?;
     let action = format!("create the table {}", table.name);
-    let extension = Extension::find(turn.0.client()).await.map_err(failed(action.clone()))?;
+    let extension = Extension::find(turn.0.client())
+        .await
+        .map_err(failed(action.clone()))?;
     let existed = exists(turn.0.client(), &table.name.to_string()).await?;
     if let Some(extension) = extension
         && !existed
     {
         let vector = format!("{}.vector", extension.schema);
-        turn.run(action, &statement::create_table(&table.name, &vector, table.dimensions)).await?;
+        turn.run(
+            action,
+            &statement::create_table(&table.name, &vector, table.dimensions),
+        )
+        .await?;
     }
     turn.done().await?;
     Ok(!existed)
 }
 
 async fn exists(client: &Client, name: &str) -> Result<bool, MigrateError> {
-    let row = client.query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name]).await;
-    row.and_then(|row| row.try_get(0)).map_err(failed(format!("look for the table {name}")))
+    let row = client
+        .query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name])
+        .await;
+    row.and_then(|row| row.try_get(0))
+        .map_err(failed(format!("look for the table {name}")))
 }
 
 /// Name and checksum by number.
 async fn applied(client: &Client) -> Result<BTreeMap<u32, (String, String)>, MigrateError> {
     let read = || failed("read embedsink.migrations");
-    let rows = client.query("select number, name, checksum from embedsink.migrations", &[]).await.map_err(read())?;
+    let rows = client
+        .query("select number, name, checksum from embedsink.migrations", &[])
+        .await
+        .map_err(read())?;
     rows.iter()
         .map(|row| {
             let number: i32 = row.try_get(0)?;

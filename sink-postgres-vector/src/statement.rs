@@ -7,7 +7,7 @@ use crate::ident::Ident;
 /// * The `where` keeps an unchanged row as it is: no new version, no WAL.
 /// * `case … else t.x` hands a value that has not changed back as it is stored. A value outside the page (TOAST) then
 ///   keeps its place, and the update can stay on the page (HOT), so that no index is touched.
-/// * `unnest` stands in the select list, once per array, because as a table it would first store all rows.
+/// * `unnest` stands in the select list, once per array: as a table it would first store all rows (7 % slower).
 /// * The extension may live in a schema outside the search path, so vector's operator is named with it.
 pub(crate) fn upsert(schema: &Ident, table: &Ident, extension: &Ident) -> String {
     let differs = format!("(t.embedding operator({extension}.=) excluded.embedding) is not true");
@@ -48,4 +48,8 @@ pub(crate) fn create_table(table: &Ident, vector: &str, dimensions: u16) -> Stri
 
 /// How full inserts leave a page, in percent. The rest is for the next version of the rows on it: an update that stays
 /// on the page touches no index (HOT), and an HNSW index is dear to touch.
+///
+/// Half is the most that leaves room for every row of a page once more, whatever its size. Measured with an update of
+/// `text` in 10,000 rows of 384 dimensions: 50 and 60 hold two rows a page and all updates are HOT; 65 to 75 hold three,
+/// a third are HOT (82 % when done in five transactions); 100 holds four, none is.
 const FILLFACTOR: u8 = 50;

@@ -86,7 +86,7 @@ impl<'a> Field<'a> {
         Some(items.iter().enumerate().map(field).collect())
     }
 
-    /// The texts of a list, or of one text with commas, each with its field; and whether they are all there is.
+    /// The texts of a list, or of one text with commas, each with its field; and whether they are all.
     pub(super) fn texts(&self, report: &mut Report) -> (Vec<(String, Field<'a>)>, bool) {
         let (texts, complete) = match &self.node.value {
             Value::Scalar(_) => {

@@ -1,7 +1,7 @@
 //! The YAML text as a tree in which every key and value knows its place.
 //!
-//! A scalar keeps its spelling: a password of `0123` or a version of `1.10` is what the file says, not the number that
-//! YAML makes of it. Nothing here implements `Debug` or `Display`, for a tree may hold secrets.
+//! A scalar keeps its spelling: a password of `0123` or a version of `1.10` is what the file says, not the
+//! number that YAML makes of it. Nothing here implements `Debug` or `Display`, for a tree may hold secrets.
 
 use std::fmt;
 

@@ -87,8 +87,8 @@ pub(super) struct Given<'f, 'a> {
 }
 
 impl Given<'_, '_> {
-    /// The value of `key`: from its key or from the URL, which must agree, else from the environment. `None` when it is
-    /// wrong, `Some(None)` when nobody gives one.
+    /// The value of `key`: from its key or from the URL, which must agree, else from the environment. `None`
+    /// when it is wrong, `Some(None)` when nobody gives one.
     fn text(
         &self,
         key: &'static str,

@@ -24,7 +24,8 @@ impl Position {
 pub struct Problem {
     /// Where in the file. `None` when it is the file itself, for example when it cannot be read.
     pub position: Option<Position>,
-    /// The key, from the top and with dots between, such as `embedsink.batch.max-rows`. Empty when it is the file itself.
+    /// The key, from the top and with dots between, such as `embedsink.batch.max-rows`. Empty when it is the
+    /// file itself.
     pub path: String,
     /// What is wrong, and why it matters.
     pub what: String,
@@ -128,8 +129,8 @@ pub(super) fn quote(text: &str) -> String {
     format!("`{}`", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
-/// A key for a message. A key that is no plain word is cut at its first odd character: `password:hunter2`, with the
-/// space forgotten, is one key to YAML.
+/// A key for a message. A key that is no plain word is cut at its first odd character: `password:hunter2`,
+/// with the space forgotten, is one key to YAML.
 pub(super) fn plain_key(key: &str) -> String {
     let end = key
         .find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)))

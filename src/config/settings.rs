@@ -1,6 +1,6 @@
 //! What a valid configuration says, as plain values.
 //!
-//! Everything here has passed validation. Nothing here knows YAML, and `Debug` of nothing here shows a secret.
+//! Everything here has passed validation. Nothing here knows YAML, and `Debug` shows no secret.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use super::secret::Secret;
 /// The whole configuration of one connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The connector's name. It names the connector's rows in the offsets table, so two connectors never share it.
+    /// The connector's name. It names the connector's rows in the offsets table, so two connectors never
+    /// share it.
     pub connector: String,
     /// Where records come from.
     pub source: KafkaSettings,
@@ -38,7 +39,7 @@ pub struct KafkaSettings {
     pub group_id: String,
     /// Where a partition with no stored offset begins.
     pub start: StartAt,
-    /// Further librdkafka properties. None of them is one that the connector sets itself. A value may be a secret.
+    /// Further librdkafka properties, none of which the connector sets itself. A value may be a secret.
     pub properties: BTreeMap<String, Secret>,
 }
 
@@ -76,8 +77,8 @@ pub struct PostgresSettings {
 pub struct TlsSettings {
     /// What is asked of the server.
     pub mode: TlsMode,
-    /// A PEM file of the authorities to trust in place of the system's. It could be read when the configuration was.
-    /// Always `None` when `mode` does not verify.
+    /// A PEM file of the authorities to trust in place of the system's. It could be read when the
+    /// configuration was. Always `None` when `mode` does not verify.
     pub ca_file: Option<PathBuf>,
 }
 

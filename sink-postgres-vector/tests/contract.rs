@@ -1,0 +1,290 @@
+//! Each thing that can be wrong with a table has its sentence and its fix.
+
+use sink_postgres_vector::{ContractError, Ident, Mismatch, TableSpec, VectorTable};
+
+use crate::support::{Database, options, run, spec};
+
+const GOOD: &str = r#"create table embeddings (id varchar(255) primary key, text text, embedding vector(3),
+    "timestamp" timestamptz, source varchar(255), metadata jsonb)"#;
+
+async fn check(sql: &str) -> Result<VectorTable, Vec<Mismatch>> {
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    run(&connection, &format!("create extension vector; {sql}")).await;
+    VectorTable::check(connection.client(), &spec(3))
+        .await
+        .map_err(mismatches)
+}
+
+fn mismatches(error: ContractError) -> Vec<Mismatch> {
+    match error {
+        ContractError::Mismatches { mismatches, .. } => mismatches,
+        ContractError::Unknown(error) => panic!("{error}"),
+    }
+}
+
+/// Breaks a good table, expects one finding, and expects the fix to mend it.
+async fn broken(sql: &str, problem: &str) {
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    run(&connection, &format!("create extension vector; {GOOD}; {sql}")).await;
+    let found = mismatches(
+        VectorTable::check(connection.client(), &spec(3))
+            .await
+            .unwrap_err(),
+    );
+    let [mismatch] = &*found else {
+        panic!("{sql}: {found:?}")
+    };
+    assert!(mismatch.problem.contains(problem), "{sql}: {mismatch}");
+    run(&connection, mismatch.fix.split_inclusive(';').next().unwrap()).await;
+    VectorTable::check(connection.client(), &spec(3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_good_table_tells_how_long_keys_and_sources_may_be() {
+    let table = check(GOOD).await.unwrap();
+    assert_eq!(
+        (table.max_id_chars(), table.max_source_chars()),
+        (Some(255), Some(255))
+    );
+    assert_eq!((table.name().as_str(), table.dimensions()), ("embeddings", 3));
+    let table = check(
+        &GOOD
+            .replace("source varchar(255)", "source text")
+            .replace("id varchar(255)", "id text"),
+    )
+    .await;
+    let table = table.unwrap();
+    assert_eq!((table.max_id_chars(), table.max_source_chars()), (None, None));
+    let other = GOOD
+        .replace("id varchar(255)", "id varchar(64)")
+        .replace("source varchar(255)", "source varchar");
+    let table = check(&other).await.unwrap();
+    assert_eq!((table.max_id_chars(), table.max_source_chars()), (Some(64), None));
+}
+
+#[tokio::test]
+async fn what_create_sql_says_passes_the_check() {
+    check(&VectorTable::create_sql(&spec(3))).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_columns_and_keys_and_partitions_are_welcome() {
+    let more = "alter table embeddings add column a int, add column b int not null default 1, \
+                add column c int generated always as identity, add column d int generated always as (1) stored, \
+                add unique (source)";
+    check(&format!("{GOOD}; {more}")).await.unwrap();
+    check(&format!("{GOOD} partition by hash (id)")).await.unwrap();
+    check(&format!(
+        "{}; create unique index on embeddings (id)",
+        GOOD.replace(" primary key", "")
+    ))
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_extension_and_the_table_are_missed() {
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    let error = VectorTable::check(connection.client(), &spec(3))
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("create extension vector;"), "{text}");
+    assert!(text.contains("There is no such table"), "{text}");
+    for mismatch in mismatches(error) {
+        run(&connection, &mismatch.fix).await;
+    }
+    VectorTable::check(connection.client(), &spec(3)).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_column_is_missed() {
+    for column in ["text", "embedding", "timestamp", "source", "metadata"] {
+        let problem = format!("\"{column}\" is missing");
+        broken(&format!("alter table embeddings drop column {column}"), &problem).await;
+    }
+    let found = check("create table embeddings ()").await.unwrap_err();
+    assert_eq!(found.len(), 6, "all at once: {found:?}");
+}
+
+#[tokio::test]
+async fn each_wrong_type_is_named() {
+    for (column, ty, shown) in [
+        ("metadata", "json using '{}'", "has the type json, not jsonb"),
+        (
+            "\"timestamp\"",
+            "timestamp",
+            "has the type timestamp without time zone",
+        ),
+        ("text", "varchar(20)", "too short for some texts"),
+        ("source", "int using 1", "has the type integer"),
+        ("id", "char(20)", "has the type character(20)"),
+        (
+            "embedding",
+            "halfvec(3)",
+            "has the type halfvec(3), not vector(3)",
+        ),
+        (
+            "embedding",
+            "real[] using array[1, 2, 3]",
+            "has the type real[], not vector(3)",
+        ),
+        ("embedding", "vector", "has no dimension"),
+    ] {
+        broken(
+            &format!("alter table embeddings alter column {column} type {ty}"),
+            shown,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn another_dimension_names_both() {
+    let found = check(&GOOD.replace("vector(3)", "vector(1536)"))
+        .await
+        .unwrap_err();
+    assert!(
+        found[0]
+            .problem
+            .contains("holds 1536 dimensions, but 3 are configured"),
+        "{found:?}"
+    );
+    assert!(found[0].fix.contains("vector(3)"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_no_upsert_can_use_is_no_key() {
+    let drop = "alter table embeddings drop constraint embeddings_pkey";
+    broken(drop, "no unique key").await;
+    broken(
+        &format!("{drop}, alter id drop not null, add unique (id, source)"),
+        "no unique key",
+    )
+    .await;
+    broken(
+        &format!("{drop}; create index on embeddings (id)"),
+        "no unique key",
+    )
+    .await;
+    broken(
+        &format!("{drop}; create unique index on embeddings (lower(id))"),
+        "no unique key",
+    )
+    .await;
+    broken(
+        &format!("{drop}; create unique index part on embeddings (id) where text = ''"),
+        "only some of the rows",
+    )
+    .await;
+    broken(
+        &format!("{drop}, add constraint late unique (id) deferrable"),
+        "is deferrable",
+    )
+    .await;
+    let other = format!("{drop}, add column number int generated always as identity primary key");
+    broken(&other, "no unique key").await;
+}
+
+#[tokio::test]
+async fn columns_in_the_way_are_named() {
+    broken(
+        "alter table embeddings add column tenant int not null",
+        "\"tenant\" must not be null",
+    )
+    .await;
+    let generated = GOOD.replace("text text", "text text generated always as ('x') stored");
+    let found = check(&generated).await.unwrap_err();
+    assert!(found[0].problem.contains("\"text\" is generated"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_view_or_a_table_that_crashes_empty_is_refused() {
+    let found = check(&format!(
+        "{}; create view embeddings as select * from t",
+        GOOD.replace("embeddings", "t")
+    ))
+    .await;
+    assert!(found.unwrap_err()[0].problem.contains("is a view"));
+    broken("alter table embeddings set unlogged", "unlogged").await;
+}
+
+#[tokio::test]
+async fn rights_are_missed_by_name() {
+    let (database, connection) = Database::migrated().await;
+    let role = format!("{}_role", database.name());
+    run(
+        &connection,
+        &format!("{GOOD}; create role {role} login; grant select, update on embeddings to {role}"),
+    )
+    .await;
+    let mut restricted = options(database.name());
+    restricted.user.clone_from(&role);
+    let theirs = sink_postgres_vector::Connection::open(&restricted).await.unwrap();
+    let found = mismatches(VectorTable::check(theirs.client(), &spec(3)).await.unwrap_err());
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].fix,
+        format!("grant insert, delete on \"embeddings\" to \"{role}\";")
+    );
+    run(&connection, &found[0].fix).await;
+    VectorTable::check(theirs.client(), &spec(3)).await.unwrap();
+    run(&connection, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_collation_that_takes_different_keys_for_equal_is_refused() {
+    let collation =
+        "create collation blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    // A server built without ICU cannot have such a collation.
+    if connection.client().batch_execute(collation).await.is_ok() {
+        run(
+            &connection,
+            &format!(
+                "create extension vector; {}",
+                GOOD.replace("255) primary", "255) collate blind primary")
+            ),
+        )
+        .await;
+        let found = mismatches(
+            VectorTable::check(connection.client(), &spec(3))
+                .await
+                .unwrap_err(),
+        );
+        assert!(
+            found[0].problem.contains("collation of the column \"id\""),
+            "{found:?}"
+        );
+        run(&connection, &found[0].fix).await;
+        VectorTable::check(connection.client(), &spec(3)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_name_with_quotes_is_one_name() {
+    let (_database, mut connection) = Database::migrated().await;
+    let spec = TableSpec {
+        name: Ident::new(r#"a"; drop table "x.Y"#).unwrap(),
+        dimensions: 2,
+    };
+    let migrator = sink_postgres_vector::Migrator::new(crate::support::MIGRATIONS);
+    migrator
+        .apply(&mut connection, std::slice::from_ref(&spec))
+        .await
+        .unwrap();
+    let table = VectorTable::check(connection.client(), &spec).await.unwrap();
+    assert_eq!(
+        crate::support::write(
+            &mut connection,
+            &table,
+            &[crate::support::row("a", "x", &[1.0, 2.0])]
+        )
+        .await,
+        1
+    );
+}

@@ -1,0 +1,454 @@
+//! How it fails: what becomes of the transaction, which class, and which text.
+
+use std::time::Duration;
+
+use sink_postgres_vector::{Class, Connection, Error, VectorRow};
+use tokio::net::TcpListener;
+
+use crate::support::{Database, one, options, row, run, write};
+
+const CANARY: &str = "canary-7f3a";
+
+fn everything(error: &Error) -> String {
+    let sources = std::error::Error::source(error).map(ToString::to_string);
+    format!("{error} {error:?} {sources:?} {:?}", error.remedy())
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_leaves_nothing_and_its_connection_is_not_used_again() {
+    let (database, mut connection, table) = Database::with_table(1).await;
+    let mut transaction = connection.begin().await.unwrap();
+    transaction
+        .upsert(&table, &[row("a", "x", &[1.0])])
+        .await
+        .unwrap();
+    drop(transaction);
+    assert!(connection.is_closed());
+    let error = connection.begin().await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient);
+    assert!(error.is_closed());
+    let mut connection = database.connect().await;
+    assert_eq!(
+        one::<i64>(&connection, "select count(*) from embeddings").await,
+        0
+    );
+    assert_eq!(
+        write(&mut connection, &table, &[row("a", "x", &[1.0])]).await,
+        1,
+        "no lock is left"
+    );
+}
+
+#[tokio::test]
+async fn a_write_given_up_half_way_leaves_nothing() {
+    let (database, mut connection, table) = Database::with_table(1).await;
+    write(&mut connection, &table, &[row("a", "x", &[1.0])]).await;
+    let holder = database.connect().await;
+    run(&holder, "begin; update embeddings set text = 'held'").await;
+    let mut transaction = connection.begin().await.unwrap();
+    let rows = [row("0", "given up", &[1.0]), row("a", "given up", &[1.0])];
+    tokio::select! {
+        biased;
+        _ = transaction.upsert(&table, &rows) => unreachable!("the row is locked"),
+        () = std::future::ready(()) => drop(transaction),
+    }
+    assert!(connection.is_closed());
+    run(&holder, "rollback").await;
+    let mut connection = database.connect().await;
+    assert_eq!(
+        write(
+            &mut connection,
+            &table,
+            &[row("0", "x", &[1.0]), row("a", "x", &[1.0])]
+        )
+        .await,
+        1
+    );
+    assert_eq!(
+        one::<i64>(
+            &connection,
+            "select count(*) from embeddings where text = 'given up'"
+        )
+        .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_rolled_back_transaction_leaves_nothing_and_its_connection_is_used_again() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    let mut transaction = connection.begin().await.unwrap();
+    transaction
+        .upsert(&table, &[row("a", "x", &[1.0])])
+        .await
+        .unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(
+        one::<i64>(&connection, "select count(*) from embeddings").await,
+        0
+    );
+    assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
+    connection.close().await;
+}
+
+#[tokio::test]
+async fn a_failed_transaction_does_not_commit_as_if_nothing_had_happened() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    let mut transaction = connection.begin().await.unwrap();
+    transaction
+        .upsert(&table, &[row("a", "x", &[1.0])])
+        .await
+        .unwrap();
+    transaction
+        .client()
+        .batch_execute("select 1 / 0")
+        .await
+        .unwrap_err();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.sqlstate().unwrap().code(), "25P02");
+    assert!(!error.is_in_doubt());
+}
+
+#[tokio::test]
+async fn a_killed_backend_is_transient_and_says_what_ended_it() {
+    let (database, mut connection, table) = Database::with_table(1).await;
+    let killer = database.connect().await;
+    let backend: i32 = one(&connection, "select pg_backend_pid()").await;
+    let kill = format!("select pg_terminate_backend({backend}, 10000)");
+
+    let mut transaction = connection.begin().await.unwrap();
+    transaction
+        .upsert(&table, &[row("a", "x", &[1.0])])
+        .await
+        .unwrap();
+    assert!(one::<bool>(&killer, &kill).await);
+    let error = transaction
+        .upsert(&table, &[row("b", "x", &[1.0])])
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    assert_eq!(error.sqlstate().unwrap().code(), "57P01", "{error}");
+    assert!(error.is_closed());
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    assert!(error.is_in_doubt());
+    assert!(connection.is_closed());
+    assert_eq!(one::<i64>(&killer, "select count(*) from embeddings").await, 0);
+}
+
+#[tokio::test]
+async fn two_rows_with_one_key_are_our_own_fault() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    let mut transaction = connection.begin().await.unwrap();
+    let twice = [row(CANARY, "x", &[1.0]), row(CANARY, "y", &[1.0])];
+    let error = transaction.upsert(&table, &twice).await.unwrap_err();
+    assert_eq!(error.class(), Class::Fatal);
+    assert!(!everything(&error).contains(CANARY), "{error}");
+}
+
+#[tokio::test]
+async fn a_lock_held_by_someone_else_is_transient() {
+    let (database, mut connection, table) = Database::with_table(1).await;
+    write(&mut connection, &table, &[row("a", "x", &[1.0])]).await;
+    let holder = database.connect().await;
+    run(&holder, "begin; update embeddings set text = 'held'").await;
+    let mut transaction = connection.begin().await.unwrap();
+    transaction
+        .client()
+        .batch_execute("set local lock_timeout = '1ms'")
+        .await
+        .unwrap();
+    let error = transaction
+        .upsert(&table, &[row("a", "y", &[1.0])])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate().unwrap().code()),
+        (Class::Transient, "55P03")
+    );
+    transaction.rollback().await.unwrap();
+    run(&holder, "rollback").await;
+    assert_eq!(write(&mut connection, &table, &[row("a", "y", &[1.0])]).await, 1);
+}
+
+#[tokio::test]
+async fn limits_are_set_for_each_transaction() {
+    let (_database, mut connection) = Database::migrated().await;
+    let transaction = connection.begin().await.unwrap();
+    for (name, value) in [
+        ("lock_timeout", "10s"),
+        ("statement_timeout", "5min"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("transaction_isolation", "read committed"),
+    ] {
+        let shown: String = transaction
+            .client()
+            .query_one(&format!("show {name}"), &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(shown, value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_a_deferred_constraint_refuses_is_not_in_doubt() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    let parent = "create table sources (name varchar(255) primary key); alter table embeddings \
+                  add foreign key (source) references sources deferrable initially deferred";
+    run(&connection, parent).await;
+    let mut transaction = connection.begin().await.unwrap();
+    let orphan = VectorRow {
+        source: Some(CANARY),
+        ..row("a", "x", &[1.0])
+    };
+    transaction.upsert(&table, &[orphan]).await.unwrap();
+    let error = transaction.commit().await.unwrap_err();
+    assert_eq!(error.class(), Class::Data);
+    assert!(!error.is_in_doubt());
+    assert!(!everything(&error).contains(CANARY), "{error}");
+}
+
+#[tokio::test]
+async fn no_error_text_quotes_a_row() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    run(&connection, "create unique index second on embeddings (text)").await;
+    run(
+        &connection,
+        "alter table embeddings add constraint polite check (text not like 'rude%')",
+    )
+    .await;
+    run(
+        &connection,
+        "create function refuse() returns trigger language plpgsql as $$ begin
+           if new.source like 'code%' then
+             raise notice 'a notice about %', new;
+             raise exception using message = new::text, detail = new::text, hint = new::text,
+               errcode = substr(new.source, 5, 5);
+           end if;
+           return new;
+         end $$;
+         create trigger refuse before insert on embeddings for each row execute function refuse()",
+    )
+    .await;
+    write(&mut connection, &table, &[row("first", CANARY, &[1.0])]).await;
+
+    let long = format!("{CANARY}{}", "x".repeat(300));
+    let rude = format!("rude {CANARY}");
+    let not_json = format!("{{\"a\": {CANARY}");
+    let base = row(CANARY, "x", &[1.0]);
+    let mut refused = vec![
+        (
+            VectorRow {
+                text: Some(CANARY),
+                ..base
+            },
+            "23505",
+            Class::Data,
+        ),
+        (
+            VectorRow {
+                text: Some(&rude),
+                ..base
+            },
+            "23514",
+            Class::Data,
+        ),
+        (VectorRow { id: &long, ..base }, "22001", Class::Data),
+        (
+            VectorRow {
+                metadata: Some(&not_json),
+                ..base
+            },
+            "22P02",
+            Class::Data,
+        ),
+        (
+            VectorRow {
+                text: Some("canary-7f3a\0"),
+                ..base
+            },
+            "22021",
+            Class::Data,
+        ),
+        (
+            VectorRow {
+                metadata: Some(r#"{"canary-7f3a": "\u0000"}"#),
+                ..base
+            },
+            "22P05",
+            Class::Data,
+        ),
+    ];
+    for (source, class) in [
+        ("codeP0001", Class::Data),
+        ("code53100", Class::Transient),
+        ("code28000", Class::Configuration),
+        ("code57014", Class::Transient),
+        ("code08006", Class::Transient),
+        ("code42501", Class::Configuration),
+        ("codeXX000", Class::Fatal),
+    ] {
+        refused.push((
+            VectorRow {
+                source: Some(source),
+                ..base
+            },
+            &source[4..],
+            class,
+        ));
+    }
+    for (row, code, class) in refused {
+        let mut transaction = connection.begin().await.unwrap();
+        let error = transaction.upsert(&table, &[row]).await.unwrap_err();
+        assert_eq!(error.sqlstate().unwrap().code(), code, "{error}");
+        assert_eq!(error.class(), class, "{error}");
+        assert!(
+            !everything(&error).contains("canary"),
+            "{code}: {}",
+            everything(&error)
+        );
+        assert!(
+            error
+                .to_string()
+                .starts_with("could not write to \"embeddings\": "),
+            "{error}"
+        );
+        transaction.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_constraint_is_named_with_its_table() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    run(&connection, "create unique index second on embeddings (text)").await;
+    let mut transaction = connection.begin().await.unwrap();
+    let twins = [row("a", "same", &[1.0]), row("b", "same", &[1.0])];
+    let error = transaction.upsert(&table, &twins).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("(SQLSTATE 23505, constraint second, table embeddings)"),
+        "{error}"
+    );
+    assert!(error.remedy().unwrap().contains("second"));
+}
+
+#[tokio::test]
+async fn a_table_changed_under_our_feet_is_configuration() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    write(&mut connection, &table, &[row("a", "x", &[1.0])]).await;
+    for (change, code) in [
+        ("alter table embeddings rename column text to body", "42703"),
+        ("alter table embeddings rename to other", "42P01"),
+    ] {
+        run(&connection, change).await;
+        let mut transaction = connection.begin().await.unwrap();
+        let error = transaction
+            .upsert(&table, &[row("a", "y", &[1.0])])
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.class(), error.sqlstate().unwrap().code()),
+            (Class::Configuration, code),
+            "{error}"
+        );
+        assert!(error.remedy().is_some());
+        transaction.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_database_says_how_to_create_it() {
+    let error = Connection::open(&options("no \"such\" database"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate().unwrap().code()),
+        (Class::Configuration, "3D000")
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("as postgres: the database does not exist"),
+        "{error}"
+    );
+    assert!(
+        error
+            .remedy()
+            .unwrap()
+            .contains(r#"create database "no ""such"" database";"#),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_role_is_configuration() {
+    let mut options = options("postgres");
+    options.user = "nobody at all".into();
+    let error = Connection::open(&options).await.unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate().unwrap().code()),
+        (Class::Configuration, "28000"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_transient() {
+    let mut options = options("postgres");
+    options.connect_timeout = Duration::from_millis(50);
+
+    // Bound and dropped: nobody listens there any more.
+    options.port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let refused = Connection::open(&options).await.unwrap_err();
+    assert_eq!(refused.class(), Class::Transient, "{refused}");
+    assert!(refused.to_string().contains("Connection refused"), "{refused}");
+
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    options.port = silent.local_addr().unwrap().port();
+    let timed_out = Connection::open(&options).await.unwrap_err();
+    assert_eq!(timed_out.class(), Class::Transient, "{timed_out}");
+    assert!(
+        timed_out.to_string().contains("no answer within 0.05 s"),
+        "{timed_out}"
+    );
+
+    options.host = "no-such-host.invalid".into();
+    options.connect_timeout = Duration::from_secs(10);
+    let unknown = Connection::open(&options).await.unwrap_err();
+    assert_eq!(unknown.class(), Class::Transient, "{unknown}");
+
+    options.host = "/no/such/directory".into();
+    let absent = Connection::open(&options).await.unwrap_err();
+    assert_eq!(absent.class(), Class::Transient, "{absent}");
+}
+
+#[tokio::test]
+async fn a_read_only_server_is_not_available_yet() {
+    let (database, mut connection, table) = Database::with_table(1).await;
+    let read_only = format!(
+        "alter database {} set default_transaction_read_only = on",
+        database.name()
+    );
+    run(&connection, &read_only).await;
+    let error = Connection::open(&database.options()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient);
+    assert!(error.to_string().contains("read-only"), "{error}");
+
+    run(&connection, "set default_transaction_read_only = on").await;
+    let mut transaction = connection.begin().await.unwrap();
+    let error = transaction
+        .upsert(&table, &[row("a", "x", &[1.0])])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate().unwrap().code()),
+        (Class::Transient, "25006")
+    );
+}

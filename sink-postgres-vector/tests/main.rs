@@ -1,0 +1,11 @@
+//! Against a real PostgreSQL with pgvector, found by `POSTGRES_PORT` (default 5432) on this machine.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod contract;
+mod failure;
+mod migrate;
+mod rows;
+mod support;
+mod tls;
+mod unchanged;

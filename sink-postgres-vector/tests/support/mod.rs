@@ -1,0 +1,162 @@
+//! A database per test.
+
+use std::{
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use sink_postgres_vector::{
+    ConnectOptions, Connection, Ident, Migration, Migrator, TableSpec, Tls, TlsMode, VectorRow, VectorTable,
+};
+use tokio::runtime;
+
+pub static MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "bookkeeping",
+    sql: include_str!("../../../migrations/0001_bookkeeping.sql"),
+}];
+
+/// An empty database. Dropping it drops it on the server, whoever is still connected.
+pub struct Database {
+    name: String,
+}
+
+impl Database {
+    pub async fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "pgvector_{}_{}",
+            process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let server = Connection::open(&options("postgres")).await.unwrap();
+        let create = format!("create database {name} template template0 encoding 'utf8'");
+        server.client().batch_execute(&create).await.unwrap();
+        Self { name }
+    }
+
+    /// One with the extension and the bookkeeping.
+    pub async fn migrated() -> (Self, Connection) {
+        let database = Self::create().await;
+        let mut connection = database.connect().await;
+        Migrator::new(MIGRATIONS)
+            .apply(&mut connection, &[])
+            .await
+            .unwrap();
+        (database, connection)
+    }
+
+    /// One with a table `embeddings`, too.
+    pub async fn with_table(dimensions: u16) -> (Self, Connection, VectorTable) {
+        let database = Self::create().await;
+        let mut connection = database.connect().await;
+        let spec = spec(dimensions);
+        Migrator::new(MIGRATIONS)
+            .apply(&mut connection, std::slice::from_ref(&spec))
+            .await
+            .unwrap();
+        let table = VectorTable::check(connection.client(), &spec).await.unwrap();
+        (database, connection, table)
+    }
+
+    pub fn options(&self) -> ConnectOptions {
+        options(&self.name)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub async fn connect(&self) -> Connection {
+        Connection::open(&self.options()).await.unwrap()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let sql = format!("drop database if exists {} with (force)", self.name);
+        // The test's runtime cannot wait inside a drop.
+        let dropped = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let server = Connection::open(&options("postgres")).await.unwrap();
+                server.client().batch_execute(&sql).await.unwrap();
+            });
+        });
+        if dropped.join().is_err() {
+            eprintln!("a test's database was left behind");
+        }
+    }
+}
+
+pub fn options(database: &str) -> ConnectOptions {
+    ConnectOptions {
+        host: "127.0.0.1".into(),
+        port: std::env::var("POSTGRES_PORT").map_or(5432, |port| port.parse().unwrap()),
+        database: database.into(),
+        user: "postgres".into(),
+        password: None,
+        tls: Tls {
+            mode: TlsMode::Disable,
+            ca_file: None,
+        },
+        application_name: "sink-postgres-vector tests".into(),
+        connect_timeout: Duration::from_secs(10),
+    }
+}
+
+pub fn spec(dimensions: u16) -> TableSpec {
+    TableSpec {
+        name: Ident::new("embeddings").unwrap(),
+        dimensions,
+    }
+}
+
+/// A row with everything in it but the embedding.
+pub fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> VectorRow<'a> {
+    VectorRow {
+        id,
+        text: Some(text),
+        embedding,
+        timestamp: Some(1_704_067_200_000_000),
+        source: Some("test"),
+        metadata: Some(r#"{"lang": "en"}"#),
+    }
+}
+
+/// Writes the rows in a transaction of their own and says how many changed.
+pub async fn write(connection: &mut Connection, table: &VectorTable, rows: &[VectorRow<'_>]) -> u64 {
+    let mut transaction = connection.begin().await.unwrap();
+    let upserted = transaction.upsert(table, rows).await.unwrap();
+    let _committed = transaction.commit().await.unwrap();
+    upserted.changed
+}
+
+/// The first column of the first row.
+pub async fn one<T>(connection: &Connection, sql: &str) -> T
+where
+    T: for<'a> tokio_postgres::types::FromSql<'a>,
+{
+    connection.client().query_one(sql, &[]).await.unwrap().get(0)
+}
+
+pub async fn run(connection: &Connection, sql: &str) {
+    connection.client().batch_execute(sql).await.unwrap();
+}
+
+/// Vectors that differ from each other, the same in every run.
+pub fn vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f32::from(u16::try_from(state >> 16).unwrap()) / 65_536.0 - 0.5
+    };
+    (0..count)
+        .map(|_| (0..dimensions).map(|_| next()).collect())
+        .collect()
+}
