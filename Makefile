@@ -17,9 +17,9 @@ setup: ## check the tools that the build needs, then install the local servers
 	need cargo "install Rust 1.95 or newer with rustup (Debian package: rustup)."; \
 	need cc "it compiles OpenSSL and librdkafka (Debian package: gcc)."; \
 	need c++ "librdkafka's own build asks for it (Debian package: g++)."; \
-	need make "librdkafka and OpenSSL are built with it (Debian package: make)."; \
+	need make "OpenSSL is built with it (Debian package: make)."; \
+	need cmake "librdkafka is built with it (Debian package: cmake)."; \
 	need perl "it configures OpenSSL (Debian package: perl)."; \
-	need bash "it configures librdkafka (Debian package: bash)."; \
 	need python3 "it runs dev/servers (Debian package: python3)."; \
 	! command -v perl >/dev/null || perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null \
 		|| { echo "perl lacks its standard modules, which OpenSSL needs (Debian package: perl)."; missing=1; }; \

@@ -157,8 +157,10 @@ impl Batch {
     /// Takes note that the batch covers `record`, and says under which span. `from` is the offset
     /// stored for the partition, used when the batch meets it for the first time.
     fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> usize {
-        let known =
-            self.spans.iter().rposition(|span| span.partition == *at.partition && span.tenure == at.tenure);
+        let known = self
+            .spans
+            .iter()
+            .rposition(|span| span.partition == *at.partition && span.tenure == at.tenure);
         let index = known.unwrap_or_else(|| {
             self.spans.push(Span {
                 partition: at.partition.clone(),
@@ -169,7 +171,10 @@ impl Batch {
             self.dropped.push(false);
             self.spans.len() - 1
         });
-        debug_assert!(record.offset >= self.spans[index].to, "offsets of a partition rise");
+        debug_assert!(
+            record.offset >= self.spans[index].to,
+            "offsets of a partition rise"
+        );
         self.spans[index].to = record.offset + 1;
         self.records += 1;
         self.source_bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
@@ -198,7 +203,11 @@ impl Batch {
         });
         table.vectors.extend_from_slice(vector);
         self.bytes += table.texts.len() - id.start + size_of_val(vector) + size_of::<Entry>();
-        table.entries.push(Entry { span: span as u32, id, change });
+        table.entries.push(Entry {
+            span: span as u32,
+            id,
+            change,
+        });
     }
 
     /// Adds a deletion of `id` from every table.
@@ -207,7 +216,11 @@ impl Batch {
         for table in &mut self.tables {
             let id = table.keep(id);
             self.bytes += id.len() + size_of::<Entry>();
-            table.entries.push(Entry { span, id, change: None });
+            table.entries.push(Entry {
+                span,
+                id,
+                change: None,
+            });
         }
     }
 
@@ -231,21 +244,27 @@ impl Batch {
     /// whether anything is left to write.
     pub fn drop_tenures(&mut self, lost: &[(Partition, Tenure)]) -> bool {
         for (span, dropped) in self.spans.iter().zip(&mut self.dropped) {
-            *dropped |= lost.iter().any(|(partition, tenure)| {
-                span.partition == *partition && span.tenure == *tenure
-            });
+            *dropped |= lost
+                .iter()
+                .any(|(partition, tenure)| span.partition == *partition && span.tenure == *tenure);
         }
         self.dropped.iter().any(|dropped| !dropped)
     }
 
     /// The spans that the batch still covers.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
-        self.spans.iter().zip(&self.dropped).filter(|(_, dropped)| !**dropped).map(|(span, _)| span)
+        self.spans
+            .iter()
+            .zip(&self.dropped)
+            .filter(|(_, dropped)| !**dropped)
+            .map(|(span, _)| span)
     }
 
     /// The records of the batch that cannot be used.
     pub fn rejected(&self) -> impl Iterator<Item = &Rejected> {
-        self.rejected.iter().filter(|rejected| !self.dropped[rejected.span])
+        self.rejected
+            .iter()
+            .filter(|rejected| !self.dropped[rejected.span])
     }
 
     /// What is to be done to `table`. Sorting by key makes all writers lock rows in one order.
@@ -277,8 +296,16 @@ impl Batch {
     /// # Panics
     /// When the receipt is another batch's.
     pub fn settle(&self, receipt: &Receipt) -> CommitPoint {
-        assert_eq!(receipt.batch_id(), self.id, "a receipt settles the batch it was made for");
-        CommitPoint::new(self.spans().map(|span| (span.partition.clone(), span.to)).collect())
+        assert_eq!(
+            receipt.batch_id(),
+            self.id,
+            "a receipt settles the batch it was made for"
+        );
+        CommitPoint::new(
+            self.spans()
+                .map(|span| (span.partition.clone(), span.to))
+                .collect(),
+        )
     }
 }
 

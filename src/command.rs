@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::Settings;
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::lifecycle::{Connector, StopReport};
+use crate::source::kafka;
 use crate::target;
 
 /// Runs the connector until a signal, or until it fails. Returns the exit code.
@@ -16,10 +17,13 @@ use crate::target;
 /// # Errors
 /// When the process cannot listen for signals.
 pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
-    let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
-    let settings = match Settings::from_file(config, secrets) {
+    let mut signals = Signals {
+        term: signal(SignalKind::terminate())?,
+        int: signal(SignalKind::interrupt())?,
+    };
+    let settings = match load(config, secrets) {
         Ok(settings) => settings,
-        Err(error) => return Ok(report_failure(&error.into())),
+        Err(error) => return Ok(report_failure(&error)),
     };
     log_start(&settings);
     let shutdown_timeout = settings.shutdown_timeout;
@@ -43,20 +47,20 @@ pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
 
 /// Checks the configuration file, and says what it describes. Returns the exit code.
 pub fn check(config: &Path, secrets: Option<&Path>) -> u8 {
-    match Settings::from_file(config, secrets) {
+    match load(config, secrets) {
         Ok(settings) => {
             log_start(&settings);
             tracing::info!("{} is valid; no connection was opened", config.display());
             0
         }
-        Err(error) => report_failure(&error.into()),
+        Err(error) => report_failure(&error),
     }
 }
 
 /// Migrates the database and checks the tables, whatever `migrate` says. Returns the exit code.
 pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
     let migrated = async {
-        let settings = Settings::from_file(config, secrets)?;
+        let settings = load(config, secrets)?;
         let options = target::connect_options(&settings);
         let mut connection = Connection::open(&options).await.map_err(WriteError::from)?;
         let specs = target::table_specs(&settings)?;
@@ -77,6 +81,13 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
     }
 }
 
+/// The settings, checked as far as that goes without a connection.
+fn load(config: &Path, secrets: Option<&Path>) -> Result<Settings, ConnectorError> {
+    let settings = Settings::from_file(config, secrets)?;
+    kafka::check_settings(&settings.source)?;
+    Ok(settings)
+}
+
 struct Signals {
     term: Signal,
     int: Signal,
@@ -93,8 +104,11 @@ impl Signals {
 
 fn log_start(settings: &Settings) {
     let postgres = &settings.postgres;
-    let tables: Vec<String> =
-        settings.tables.iter().map(|table| format!("{}({})", table.name, table.dimensions)).collect();
+    let tables: Vec<String> = settings
+        .tables
+        .iter()
+        .map(|table| format!("{}({})", table.name, table.dimensions))
+        .collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         connector = settings.connector,

@@ -54,7 +54,9 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     vector.clear();
     let Some(payload) = record.payload else {
         return match key_as_id(record)? {
-            Some(id) => Ok(Change::Delete { id: Cow::Borrowed(id) }),
+            Some(id) => Ok(Change::Delete {
+                id: Cow::Borrowed(id),
+            }),
             None => Err(Reject::new(
                 RejectReason::MissingId,
                 "the payload is null, which deletes by key, but the record has no key",
@@ -67,7 +69,10 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     let id = match fields.id {
         Some(id) => id,
         None => key_as_id(record)?.map(Cow::Borrowed).ok_or_else(|| {
-            Reject::new(RejectReason::MissingId, "there is no field `id`, and the record has no key")
+            Reject::new(
+                RejectReason::MissingId,
+                "there is no field `id`, and the record has no key",
+            )
         })?,
     };
     if id.is_empty() {
@@ -77,7 +82,10 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     refuse_nul("text", fields.text.as_deref())?;
     refuse_nul("source", fields.source.as_deref())?;
     if !fields.has_embedding {
-        return Err(Reject::new(RejectReason::MissingEmbedding, "there is no field `embedding`"));
+        return Err(Reject::new(
+            RejectReason::MissingEmbedding,
+            "there is no field `embedding`",
+        ));
     }
     let timestamp = match fields.timestamp {
         Some(stated) => Some(stated),
@@ -94,7 +102,9 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
 }
 
 fn key_as_id<'a>(record: &SourceRecord<'a>) -> Result<Option<&'a str>, Reject> {
-    let Some(key) = record.key.filter(|key| !key.is_empty()) else { return Ok(None) };
+    let Some(key) = record.key.filter(|key| !key.is_empty()) else {
+        return Ok(None);
+    };
     let id = std::str::from_utf8(key).map_err(|fault| {
         Reject::new(
             RejectReason::InvalidUtf8,

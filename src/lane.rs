@@ -31,13 +31,20 @@ pub(crate) enum LaneInput {
     /// Take this partition over; where nothing is stored, begin at `first_offset`.
     Take { partition: Partition, first_offset: i64 },
     /// From now on records of this tenure are welcome.
-    Begin { partition: Partition, tenure: Tenure, next_offset: i64 },
+    Begin {
+        partition: Partition,
+        tenure: Tenure,
+        next_offset: i64,
+    },
     /// Records.
     Fetched(Fetched),
     /// This tenure is lost; its records are not.
     Forget { partition: Partition, tenure: Tenure },
     /// These partitions go. The hand-over is let go when what was gathered of them is written.
-    Release { partitions: Vec<Partition>, done: Arc<HandOver> },
+    Release {
+        partitions: Vec<Partition>,
+        done: Arc<HandOver>,
+    },
 }
 
 /// What a lane reports.
@@ -153,15 +160,30 @@ impl Gatherer {
 
     async fn accept(&mut self, input: LaneInput) -> Result<Result<(), ConnectorError>, WriterGone> {
         match input {
-            LaneInput::Take { partition, first_offset } => {
-                self.pass_on(Job::Take { partition, first_offset }).await?;
+            LaneInput::Take {
+                partition,
+                first_offset,
+            } => {
+                self.pass_on(Job::Take {
+                    partition,
+                    first_offset,
+                })
+                .await?;
             }
-            LaneInput::Begin { partition, tenure, next_offset } => {
+            LaneInput::Begin {
+                partition,
+                tenure,
+                next_offset,
+            } => {
                 self.held.insert(partition, Held { tenure, next_offset });
             }
             LaneInput::Fetched(run) => return self.gather(&run).await,
             LaneInput::Forget { partition, tenure } => {
-                if self.held.get(&partition).is_some_and(|held| held.tenure == tenure) {
+                if self
+                    .held
+                    .get(&partition)
+                    .is_some_and(|held| held.tenure == tenure)
+                {
                     self.held.remove(&partition);
                 }
             }
@@ -180,23 +202,39 @@ impl Gatherer {
         let partition = run.partition();
         for record in run.records() {
             // Looked up each time: a flush in between may take long, but changes nothing here.
-            let Some(held) = self.held.get(partition).copied() else { return Ok(Ok(())) };
+            let Some(held) = self.held.get(partition).copied() else {
+                return Ok(Ok(()));
+            };
             if held.tenure != run.tenure() {
                 return Ok(Ok(()));
             }
             if record.offset < held.next_offset {
                 continue;
             }
-            let place = Place { partition, tenure: held.tenure, stored: held.next_offset };
+            let place = Place {
+                partition,
+                tenure: held.tenure,
+                stored: held.next_offset,
+            };
             if let Err(reject) = self.add(&place, &record) {
                 if self.tolerance == Tolerance::None {
                     let offset = record.offset;
-                    return Ok(Err(ConnectorError::BadRecord { partition: partition.clone(), offset, reject }));
+                    return Ok(Err(ConnectorError::BadRecord {
+                        partition: partition.clone(),
+                        offset,
+                        reject,
+                    }));
                 }
                 self.batch.reject(&place, &record, reject);
             }
             self.opened.get_or_insert_with(Instant::now);
-            self.held.insert(partition.clone(), Held { next_offset: record.offset + 1, ..held });
+            self.held.insert(
+                partition.clone(),
+                Held {
+                    next_offset: record.offset + 1,
+                    ..held
+                },
+            );
             if self.is_full() {
                 self.flush().await?;
             }
@@ -210,7 +248,10 @@ impl Gatherer {
         if bytes > self.limits.max_bytes {
             return Err(Reject::new(
                 RejectReason::TooLarge,
-                format!("the payload has {bytes} bytes; batch.max-bytes is {}", self.limits.max_bytes),
+                format!(
+                    "the payload has {bytes} bytes; batch.max-bytes is {}",
+                    self.limits.max_bytes
+                ),
             ));
         }
         match decode::decode(record, &mut self.vector)? {
@@ -264,12 +305,18 @@ pub(crate) async fn write_jobs<W: Writer>(
     outputs: mpsc::UnboundedSender<LaneOutput>,
     monitor: Arc<Monitor>,
 ) -> Result<(), ConnectorError> {
-    let listener = LaneMonitor { monitor: &monitor, lane };
+    let listener = LaneMonitor {
+        monitor: &monitor,
+        lane,
+    };
     // A report that nobody takes any more is of a connector that is being torn down.
     let report = |output| drop(outputs.send(output));
     while let Some(job) = jobs.recv().await {
         match job {
-            Job::Take { partition, first_offset } => {
+            Job::Take {
+                partition,
+                first_offset,
+            } => {
                 let taken = take_until_settled(&mut writer, &partition, first_offset, &listener).await?;
                 report(LaneOutput::Taken { partition, taken });
             }
@@ -299,5 +346,8 @@ fn refused(batch: &Batch, error: WriteError) -> ConnectorError {
         .spans()
         .map(|span| format!("{} offsets {} to {}", span.partition, span.from, span.to - 1))
         .collect();
-    ConnectorError::RefusedBatch { covers: covers.join(", "), error }
+    ConnectorError::RefusedBatch {
+        covers: covers.join(", "),
+        error,
+    }
 }

@@ -83,8 +83,10 @@ impl Connector {
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
         let monitor = Arc::new(Monitor::default());
-        let stop =
-            Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
+        let stop = Arc::new(StopSignal {
+            asked: CancellationToken::new(),
+            deadline: OnceLock::new(),
+        });
         let over = CancellationToken::new();
         let life = live(settings, Arc::clone(&monitor), Arc::clone(&stop));
         let at_the_end = over.clone().drop_guard();
@@ -93,7 +95,12 @@ impl Connector {
             drop(at_the_end);
             ending
         });
-        Running { monitor, stop, over, task }
+        Running {
+            monitor,
+            stop,
+            over,
+            task,
+        }
     }
 }
 
@@ -122,7 +129,12 @@ impl Running {
             ran_for: Duration::ZERO,
         });
         let totals = self.monitor.health().totals;
-        StopReport { totals, ran_for: ending.ran_for, drained: ending.drained, error: ending.error }
+        StopReport {
+            totals,
+            ran_for: ending.ran_for,
+            drained: ending.drained,
+            error: ending.error,
+        }
     }
 }
 
@@ -141,7 +153,11 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
         Some(Ok(mut pipeline)) => {
             monitor.enter(Phase::Running, "reading and writing");
             let ended = pipeline.run(&stop.asked).await;
-            let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
+            let reason = if ended.is_ok() {
+                "asked to stop"
+            } else {
+                "stopping after an error"
+            };
             monitor.enter(Phase::Draining, reason);
             let by = stop.deadline.get().copied();
             let by = by.unwrap_or_else(|| tokio::time::Instant::now() + shutdown_timeout);
@@ -153,17 +169,20 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
         Err(error) => monitor.enter(Phase::Failed, error.to_string()),
     }
-    Ending { drained, error: ended.err(), ran_for: born.elapsed() }
+    Ending {
+        drained,
+        error: ended.err(),
+        ran_for: born.elapsed(),
+    }
 }
 
 /// Everything up to the first record.
-async fn start(
-    settings: Settings,
-    monitor: &Arc<Monitor>,
-) -> Result<Pipeline<KafkaSource>, ConnectorError> {
+async fn start(settings: Settings, monitor: &Arc<Monitor>) -> Result<Pipeline<KafkaSource>, ConnectorError> {
     let tables = prepare_target(&settings, monitor).await?;
     let options = target::connect_options(&settings);
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
+    let lanes = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_LANES);
     let writers = (0..lanes)
         .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.clone()))
         .collect();
@@ -178,10 +197,7 @@ async fn start(
 }
 
 /// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.
-async fn prepare_target(
-    settings: &Settings,
-    monitor: &Monitor,
-) -> Result<Vec<VectorTable>, ConnectorError> {
+async fn prepare_target(settings: &Settings, monitor: &Monitor) -> Result<Vec<VectorTable>, ConnectorError> {
     let listener = LaneMonitor { monitor, lane: 0 };
     let mut pauses = pauses();
     loop {
@@ -201,7 +217,9 @@ async fn prepare_target(
 }
 
 async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorError> {
-    let mut connection = Connection::open(&target::connect_options(settings)).await.map_err(WriteError::from)?;
+    let mut connection = Connection::open(&target::connect_options(settings))
+        .await
+        .map_err(WriteError::from)?;
     let specs = target::table_specs(settings)?;
     let migrator = target::migrator();
     match settings.postgres.migrate {

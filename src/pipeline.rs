@@ -65,13 +65,13 @@ impl<S: Source> Pipeline<S> {
         settings: PipelineSettings,
         monitor: &Arc<Monitor>,
     ) -> Self {
-        let (output_sender, outputs) = mpsc::unbounded_channel();
+        let (output_sender, outputs) = output_channel();
         let batch_ids = Arc::new(AtomicU64::new(1));
         let stop_gathering = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut lanes = Vec::new();
         for (lane, writer) in writers.into_iter().enumerate() {
-            let (input_sender, inputs) = mpsc::unbounded_channel();
+            let (input_sender, inputs) = input_channel();
             let (job_sender, jobs) = mpsc::channel(1);
             let gatherer = Gatherer::new(
                 Arc::clone(&router),
@@ -81,7 +81,13 @@ impl<S: Source> Pipeline<S> {
                 Arc::clone(&batch_ids),
             );
             tasks.spawn(gatherer.run(inputs, stop_gathering.clone()));
-            tasks.spawn(write_jobs(lane, writer, jobs, output_sender.clone(), Arc::clone(monitor)));
+            tasks.spawn(write_jobs(
+                lane,
+                writer,
+                jobs,
+                output_sender.clone(),
+                Arc::clone(monitor),
+            ));
             lanes.push(input_sender);
         }
         Self {
@@ -135,8 +141,18 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn on_assigned(&mut self, partition: Partition, retained: Retained) -> Result<(), ConnectorError> {
-        let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
-        self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
+        let doubtful = self
+            .assigned
+            .get(&partition)
+            .and_then(|assignment| assignment.doubtful);
+        self.assigned.insert(
+            partition.clone(),
+            Assignment {
+                retained,
+                doubtful: None,
+                tenure: None,
+            },
+        );
         match doubtful {
             Some(taken) if retained.covers(taken.next_offset) => self.begin(&partition, taken),
             Some(taken) => {
@@ -147,7 +163,13 @@ impl<S: Source> Pipeline<S> {
                     StartAt::Beginning => retained.earliest,
                     StartAt::End => retained.end,
                 };
-                self.send(&partition, LaneInput::Take { partition: partition.clone(), first_offset });
+                self.send(
+                    &partition,
+                    LaneInput::Take {
+                        partition: partition.clone(),
+                        first_offset,
+                    },
+                );
             }
         }
         Ok(())
@@ -158,7 +180,9 @@ impl<S: Source> Pipeline<S> {
             LaneOutput::Settled(point) => self.source.commit(&point),
             LaneOutput::Taken { partition, taken } => {
                 // A partition that was revoked while it was being taken is somebody else's by now.
-                let Some(assignment) = self.assigned.get_mut(&partition) else { return Ok(()) };
+                let Some(assignment) = self.assigned.get_mut(&partition) else {
+                    return Ok(());
+                };
                 if assignment.retained.covers(taken.next_offset) {
                     self.begin(&partition, taken);
                 } else {
@@ -168,8 +192,17 @@ impl<S: Source> Pipeline<S> {
             }
             LaneOutput::Fenced(lost) => {
                 for (partition, tenure) in lost {
-                    self.send(&partition, LaneInput::Forget { partition: partition.clone(), tenure });
-                    let current = self.assigned.get(&partition).and_then(|assignment| assignment.tenure);
+                    self.send(
+                        &partition,
+                        LaneInput::Forget {
+                            partition: partition.clone(),
+                            tenure,
+                        },
+                    );
+                    let current = self
+                        .assigned
+                        .get(&partition)
+                        .and_then(|assignment| assignment.tenure);
                     let known = self.retakes.iter().any(|(_, waiting)| *waiting == partition);
                     if current == Some(tenure) && !known {
                         tracing::warn!(%partition, "another instance has taken this partition");
@@ -182,7 +215,11 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn begin(&mut self, partition: &Partition, taken: Taken) {
-        let Taken { tenure, next_offset, stored } = taken;
+        let Taken {
+            tenure,
+            next_offset,
+            stored,
+        } = taken;
         let origin = match (stored, self.settings.start) {
             (true, _) => "stored in Postgres",
             (false, StartAt::Beginning) => "the beginning, as nothing is stored",
@@ -192,7 +229,14 @@ impl<S: Source> Pipeline<S> {
         if let Some(assignment) = self.assigned.get_mut(partition) {
             assignment.tenure = Some(tenure);
         }
-        self.send(partition, LaneInput::Begin { partition: partition.clone(), tenure, next_offset });
+        self.send(
+            partition,
+            LaneInput::Begin {
+                partition: partition.clone(),
+                tenure,
+                next_offset,
+            },
+        );
         self.source.begin(partition, tenure, next_offset);
     }
 
@@ -200,8 +244,11 @@ impl<S: Source> Pipeline<S> {
     /// earlier rebalance, or two connectors share one name; the offsets stay right in both cases.
     fn retake(&mut self) {
         let now = Instant::now();
-        let due: Vec<Partition> =
-            self.retakes.extract_if(.., |(due, _)| *due <= now).map(|(_, partition)| partition).collect();
+        let due: Vec<Partition> = self
+            .retakes
+            .extract_if(.., |(due, _)| *due <= now)
+            .map(|(_, partition)| partition)
+            .collect();
         for partition in due {
             if self.assigned.contains_key(&partition) {
                 tracing::warn!(
@@ -215,10 +262,16 @@ impl<S: Source> Pipeline<S> {
 
     fn release(&self, partitions: &[Partition], done: &Arc<HandOver>) {
         for (lane, input) in self.lanes.iter().enumerate() {
-            let share: Vec<Partition> =
-                partitions.iter().filter(|partition| self.lane_of(partition) == lane).cloned().collect();
+            let share: Vec<Partition> = partitions
+                .iter()
+                .filter(|partition| self.lane_of(partition) == lane)
+                .cloned()
+                .collect();
             if !share.is_empty() {
-                drop(input.send(LaneInput::Release { partitions: share, done: Arc::clone(done) }));
+                drop(input.send(LaneInput::Release {
+                    partitions: share,
+                    done: Arc::clone(done),
+                }));
             }
         }
     }
@@ -253,9 +306,33 @@ impl<S: Source> Pipeline<S> {
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.source.close(left.clamp(Duration::from_secs(1), Duration::from_secs(10))).await;
+        self.source
+            .close(left.clamp(Duration::from_secs(1), Duration::from_secs(10)))
+            .await;
         (drained, outcome)
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bounded in bytes by the budget that the source charges runs to"
+)]
+fn input_channel() -> (
+    mpsc::UnboundedSender<LaneInput>,
+    mpsc::UnboundedReceiver<LaneInput>,
+) {
+    mpsc::unbounded_channel()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one small report for each batch or partition; never waits for others"
+)]
+fn output_channel() -> (
+    mpsc::UnboundedSender<LaneOutput>,
+    mpsc::UnboundedReceiver<LaneOutput>,
+) {
+    mpsc::unbounded_channel()
 }
 
 /// How a task of a lane ended. A gatherer whose writer has failed ends well: the writer says why.

@@ -38,8 +38,14 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         port: postgres.port,
         database: postgres.database.clone(),
         user: postgres.user.clone(),
-        password: postgres.password.as_ref().map(|password| Password::new(password.expose())),
-        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone() },
+        password: postgres
+            .password
+            .as_ref()
+            .map(|password| Password::new(password.expose())),
+        tls: Tls {
+            mode,
+            ca_file: postgres.tls.ca_file.clone(),
+        },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
     }
@@ -52,7 +58,10 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
 pub(crate) fn table_specs(settings: &Settings) -> Result<Vec<TableSpec>, ConnectorError> {
     let spec = |table: &config::TableSettings| {
         let name = Ident::new(&table.name).map_err(|fault| ConnectorError::Defect(fault.to_string()))?;
-        Ok(TableSpec { name, dimensions: table.dimensions })
+        Ok(TableSpec {
+            name,
+            dimensions: table.dimensions,
+        })
     };
     settings.tables.iter().map(spec).collect()
 }

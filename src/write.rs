@@ -41,13 +41,28 @@ pub struct Receipt {
 impl Receipt {
     /// The server confirmed the commit.
     fn committed(_proof: Committed, batch: &Batch, effect: Effect) -> Self {
-        Self { batch_id: batch.id(), effect }
+        Self {
+            batch_id: batch.id(),
+            effect,
+        }
     }
 
     /// The answer to an earlier commit got lost, but every position of the batch stands where only
     /// that commit can have put it.
     fn found_in_ledger(batch: &Batch, effect: Effect) -> Self {
-        Self { batch_id: batch.id(), effect }
+        Self {
+            batch_id: batch.id(),
+            effect,
+        }
+    }
+
+    /// A proof of nothing, for tests of what follows a receipt.
+    #[cfg(test)]
+    pub(crate) fn for_tests(batch_id: u64) -> Self {
+        Self {
+            batch_id,
+            effect: Effect::default(),
+        }
     }
 
     /// The batch it was made for.

@@ -20,7 +20,8 @@ use tokio_postgres::{
 };
 
 use crate::{
-    error::{Cause, Error, Target},
+    cause::{Cause, Target},
+    error::Error,
     options::{ConnectOptions, Password, TlsMode},
     tls,
     transaction::Transaction,

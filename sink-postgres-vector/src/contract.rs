@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use tokio_postgres::{Client, Row, types::Type};
+use tokio_postgres::{Client, Row};
 
 use crate::{
+    column::{self, Column},
     error::Error,
     extension::Extension,
     ident::Ident,
@@ -71,66 +72,20 @@ select c.oid, n.nspname, c.relkind::text, c.relpersistence::text, current_user::
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = pg_catalog.to_regclass($1::text)";
 
-const COLUMNS: &str = "
-select a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       a.attgenerated <> '', a.attnotnull and not a.atthasdef and a.attidentity = '',
-       coalesce(l.collisdeterministic, true)
-from pg_catalog.pg_attribute a left join pg_catalog.pg_collation l on l.oid = a.attcollation
-where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
-order by a.attnum";
-
 const KEYS: &str = "
 select c.relname, i.indisvalid, i.indimmediate, i.indpred is null,
        i.indnkeyatts = 1 and i.indexprs is null
 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
 where i.indrelid = $1 and i.indisunique and i.indkey[0] = $2";
 
-struct Column {
-    name: String,
-    number: i16,
-    ty: u32,
-    modifier: i32,
-    shown: String,
-    generated: bool,
-    /// Refuses an insert that does not name it.
-    demanded: bool,
-    deterministic: bool,
-}
-
-impl Column {
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
-        Ok(Self {
-            name: row.try_get(0)?,
-            number: row.try_get(1)?,
-            ty: row.try_get(2)?,
-            modifier: row.try_get(3)?,
-            shown: row.try_get(4)?,
-            generated: row.try_get(5)?,
-            demanded: row.try_get(6)?,
-            deterministic: row.try_get(7)?,
-        })
-    }
-
-    fn is(&self, ty: &Type) -> bool {
-        self.ty == ty.oid()
-    }
-
-    /// The n of varchar(n); the server keeps it with 4 added.
-    fn max_chars(&self) -> Option<u32> {
-        u32::try_from(self.modifier - 4)
-            .ok()
-            .filter(|_| self.is(&Type::VARCHAR))
-    }
-}
-
 /// Collects what is wrong with one table.
-struct Findings<'a> {
-    table: &'a Ident,
+pub(crate) struct Findings<'a> {
+    pub(crate) table: &'a Ident,
     mismatches: Vec<Mismatch>,
 }
 
 impl Findings<'_> {
-    fn add(&mut self, problem: impl Into<String>, fix: impl Into<String>) {
+    pub(crate) fn add(&mut self, problem: impl Into<String>, fix: impl Into<String>) {
         self.mismatches.push(Mismatch {
             problem: problem.into(),
             fix: fix.into(),
@@ -172,13 +127,13 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
     let schema = Ident::new(schema).expect("a name from the catalog is a name");
     table_kind(&row, &mut findings).map_err(&failed)?;
 
-    let columns = client.query(COLUMNS, &[&oid]).await.map_err(&failed)?;
+    let columns = client.query(column::ALL, &[&oid]).await.map_err(&failed)?;
     let columns = columns
         .iter()
         .map(Column::read)
         .collect::<Result<Vec<_>, _>>()
         .map_err(&failed)?;
-    let max_chars = judge_columns(spec, extension.as_ref(), &columns, &mut findings);
+    let max_chars = column::judge(spec, extension.as_ref(), &columns, &mut findings);
 
     if let Some(id) = columns.iter().find(|column| column.name == "id") {
         let keys = client.query(KEYS, &[&oid, &id.number]).await.map_err(&failed)?;
@@ -223,127 +178,6 @@ fn table_kind(row: &Row, findings: &mut Findings<'_>) -> Result<(), tokio_postgr
         );
     }
     Ok(())
-}
-
-struct MaxChars {
-    id: Option<u32>,
-    source: Option<u32>,
-}
-
-fn judge_columns(
-    spec: &TableSpec,
-    extension: Option<&Extension>,
-    columns: &[Column],
-    findings: &mut Findings<'_>,
-) -> MaxChars {
-    let table = findings.table;
-    let vector = extension.map(|extension| &extension.vector);
-    let wanted = [
-        ("id", "varchar(255)", vec![&Type::VARCHAR, &Type::TEXT]),
-        ("text", "text", vec![&Type::TEXT, &Type::VARCHAR]),
-        ("embedding", "vector", vector.into_iter().collect()),
-        ("timestamp", "timestamptz", vec![&Type::TIMESTAMPTZ]),
-        ("source", "varchar(255)", vec![&Type::VARCHAR, &Type::TEXT]),
-        ("metadata", "jsonb", vec![&Type::JSONB]),
-    ];
-    for (name, ty, allowed) in &wanted {
-        let column = Ident::new(*name).expect("a name of ours is a name");
-        let ty = match *name {
-            "embedding" => format!("vector({})", spec.dimensions),
-            _ => (*ty).to_owned(),
-        };
-        let Some(found) = columns.iter().find(|column| column.name == *name) else {
-            findings.add(
-                format!("The column {column} is missing."),
-                format!("alter table {table} add column {column} {ty};"),
-            );
-            continue;
-        };
-        if found.generated {
-            findings.add(
-                format!("The column {column} is generated, so nothing can be written to it."),
-                format!("alter table {table} alter column {column} drop expression;"),
-            );
-        }
-        if *name == "embedding" {
-            judge_embedding(spec, extension, found, findings);
-        } else if !allowed.iter().any(|ty| found.is(ty)) {
-            findings.add(
-                format!("The column {column} has the type {}, not {ty}.", found.shown),
-                format!("alter table {table} alter column {column} type {ty} using {column}::{ty};"),
-            );
-        } else if *name == "text" && found.max_chars().is_some() {
-            findings.add(
-                format!(
-                    "The column {column} has the type {}, which is too short for some texts.",
-                    found.shown
-                ),
-                format!("alter table {table} alter column {column} type text;"),
-            );
-        } else if !found.deterministic {
-            findings.add(
-                format!("The collation of the column {column} takes different texts for equal, so changes would be lost."),
-                format!("alter table {table} alter column {column} type {} collate \"default\";", found.shown),
-            );
-        }
-    }
-    for column in columns
-        .iter()
-        .filter(|column| !wanted.iter().any(|(name, ..)| column.name == *name))
-    {
-        if column.demanded {
-            let name = Ident::new(&*column.name).expect("a name from the catalog is a name");
-            findings.add(
-                format!("The column {name} must not be null and has no default, so no row can be inserted without it."),
-                format!("alter table {table} alter column {name} drop not null; or set a default"),
-            );
-        }
-    }
-    let max_chars = |name| {
-        columns
-            .iter()
-            .find(|column| column.name == name)
-            .and_then(Column::max_chars)
-    };
-    MaxChars {
-        id: max_chars("id"),
-        source: max_chars("source"),
-    }
-}
-
-fn judge_embedding(
-    spec: &TableSpec,
-    extension: Option<&Extension>,
-    found: &Column,
-    findings: &mut Findings<'_>,
-) {
-    let (table, dimensions) = (findings.table, spec.dimensions);
-    let alter = format!("alter table {table} alter column \"embedding\" type vector({dimensions});");
-    match extension {
-        None => {}
-        Some(extension) if !found.is(&extension.vector) => findings.add(
-            format!(
-                "The column \"embedding\" has the type {}, not vector({dimensions}).",
-                found.shown
-            ),
-            alter,
-        ),
-        Some(_) if found.modifier < 0 => findings.add(
-            "The column \"embedding\" has no dimension. It would take vectors of any length, and no index.",
-            alter,
-        ),
-        Some(_) if found.modifier != i32::from(dimensions) => findings.add(
-            format!(
-                "The column \"embedding\" holds {} dimensions, but {dimensions} are configured.",
-                found.modifier
-            ),
-            format!(
-                "Configure {} dimensions. Or, if the model has changed, empty the table and: {alter}",
-                found.modifier
-            ),
-        ),
-        Some(_) => {}
-    }
 }
 
 fn judge_keys(

@@ -14,7 +14,9 @@
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
 //! No error text and no `Debug` output of this crate holds the value of a row or a password.
 
+mod cause;
 mod class;
+mod column;
 mod connection;
 mod contract;
 mod encode;
@@ -22,6 +24,7 @@ mod error;
 mod extension;
 mod ident;
 mod migrate;
+mod migration;
 mod options;
 mod row;
 mod statement;
@@ -34,7 +37,8 @@ pub use connection::Connection;
 pub use contract::{ContractError, Mismatch};
 pub use error::Error;
 pub use ident::{Ident, IdentError};
-pub use migrate::{Applied, MigrateError, Migration, Migrator};
+pub use migrate::Migrator;
+pub use migration::{Applied, MigrateError, Migration};
 pub use options::{ConnectOptions, Password, Tls, TlsMode};
 pub use row::VectorRow;
 pub use table::{TableSpec, VectorTable};

@@ -1,12 +1,16 @@
 //! Brings a database to the shape this version needs: the extension, the numbered migrations, the tables.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
-    connection::Connection, error::Error, extension::Extension, ident::Ident, statement, table::TableSpec,
+    connection::Connection,
+    error::Error,
+    extension::Extension,
+    migration::{Applied, MigrateError, Migration},
+    statement,
+    table::TableSpec,
     transaction::Transaction,
 };
 
@@ -18,6 +22,11 @@ const LOCK: i64 = 0x656d_6265_6473_6e6b;
 const TAKE_TURN: &str = "set local lock_timeout = '60s'; set local statement_timeout = 0; \
                          select pg_catalog.pg_advisory_xact_lock(";
 
+/// Lets the session see what the one before has made. A session remembers which names do not exist, and hears of new
+/// ones when it locks a table, which waiting for an advisory lock is not. Without this, `create schema if not exists`
+/// fails on a schema that exists.
+const CATCH_UP: &str = "select from pg_catalog.pg_class where false";
+
 const BOOKKEEPING: &str = "
 create schema if not exists embedsink;
 create table if not exists embedsink.migrations (
@@ -27,111 +36,10 @@ create table if not exists embedsink.migrations (
   applied_at timestamptz not null default now()
 )";
 
-/// One step of the schema. Its text never changes once released.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Its place in the order.
-    pub number: u32,
-    /// What it brings, in a word.
-    pub name: &'static str,
-    /// The SQL, run in one transaction. It names every schema and does not begin or commit.
-    pub sql: &'static str,
-}
-
-impl Migration {
-    /// SHA-256 of the text, in hexadecimal. Line ends do not count: a checkout may have rewritten them.
-    fn checksum(&self) -> String {
-        let digest = Sha256::digest(self.sql.replace("\r\n", "\n"));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl fmt::Display for Migration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}_{}", self.number, self.name)
-    }
-}
-
 /// Applies migrations, or says which are missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator {
     migrations: &'static [Migration],
-}
-
-/// What [`Migrator::apply`] did. Nothing of all this, if the database was up to date.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Whether the extension was created.
-    pub extension: bool,
-    /// The migrations that were applied, as `0001_name`.
-    pub migrations: Vec<String>,
-    /// The tables that were created.
-    pub tables: Vec<Ident>,
-}
-
-/// Why the database is not in the shape this version needs.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MigrateError {
-    /// The server answered with an error, or not at all.
-    #[error("{0}")]
-    Database(Error),
-    /// [`Migrator::check`]: something is missing.
-    #[error("the database is not up to date; missing: {}", .missing.join(", "))]
-    Pending {
-        /// What is missing, each as a phrase.
-        missing: Vec<String>,
-    },
-    /// The text of an applied migration is not the one of this version.
-    #[error("the migration {migration} was applied to this database with another text than this version has")]
-    Changed {
-        /// The migration, as `0001_name`.
-        migration: String,
-    },
-    /// The database has a migration that this version does not know.
-    #[error(
-        "this database was migrated by a newer version: it has migration {number} ({name}), unknown here"
-    )]
-    Newer {
-        /// Its number.
-        number: u32,
-        /// Its name.
-        name: String,
-    },
-    /// pgvector is not installed on the server.
-    #[error("the extension `vector` (pgvector) is not installed on the server")]
-    ExtensionNotInstalled,
-    /// The role may not create the extension.
-    #[error("the extension `vector` (pgvector) is not in this database and the role may not create it")]
-    ExtensionNotPermitted,
-}
-
-impl MigrateError {
-    /// How to fix it, as whole sentences.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Database(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Some(
-                "Let a role with the right to create schemas and tables apply the migrations, or grant it: grant \
-                 create on database … to …; grant create on schema … to …;"
-                    .to_owned(),
-            ),
-            Self::Database(error) => error.remedy(),
-            Self::Pending { .. } => Some("Apply the migrations with a role that may create them.".to_owned()),
-            Self::Changed { .. } => Some(
-                "Use the release that migrated the database, or a later one. A released migration is never edited."
-                    .to_owned(),
-            ),
-            Self::Newer { .. } => Some("Use the newer version. There is no way back down.".to_owned()),
-            Self::ExtensionNotInstalled => Some(
-                "Install pgvector for the server's version, for example the package postgresql-18-pgvector, or use an \
-                 image that has it."
-                    .to_owned(),
-            ),
-            Self::ExtensionNotPermitted => {
-                Some("Ask an administrator to run, in this database: create extension vector;".to_owned())
-            }
-        }
-    }
 }
 
 /// What a database lacks.
@@ -266,7 +174,7 @@ impl<'c> Turn<'c> {
         let turn = Self(transaction);
         turn.run(
             "wait for another program's migrations",
-            &format!("{TAKE_TURN}{LOCK})"),
+            &format!("{TAKE_TURN}{LOCK}); {CATCH_UP}"),
         )
         .await?;
         Ok(turn)

@@ -18,7 +18,7 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    error::Cause,
+    cause::Cause,
     options::{Tls, TlsMode},
 };
 

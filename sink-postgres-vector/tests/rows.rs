@@ -256,3 +256,14 @@ async fn a_table_keeps_its_checked_schema_when_another_of_its_name_comes_first()
     .await;
     assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
 }
+
+#[tokio::test]
+async fn a_write_may_run_in_a_task_of_its_own() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    let task = tokio::spawn(async move {
+        let ids = ["a".to_owned(), "b".to_owned()];
+        let rows: Vec<_> = ids.iter().map(|id| row(id, "x", &[1.0])).collect();
+        write(&mut connection, &table, &rows).await
+    });
+    assert_eq!(task.await.unwrap(), 2);
+}

@@ -16,8 +16,8 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The mapping `node`, whose known keys stand under `schema`. `None` when it is none. Nothing at all is an
-    /// empty one.
+    /// The mapping `node`, whose known keys stand under `schema`. `None` when it is none. Nothing at all is
+    /// an empty one.
     pub(super) fn open(
         node: &'a Node,
         path: &str,

@@ -172,17 +172,28 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
 fn uncommented() -> String {
     let uncomment = |line: &str| {
         let is_key = line.starts_with(' ') && line.trim_start().starts_with("# ");
-        if is_key { line.replacen("# ", "", 1) } else { line.to_owned() }
+        if is_key {
+            line.replacen("# ", "", 1)
+        } else {
+            line.to_owned()
+        }
     };
     REFERENCE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_commented_keys_of_the_reference_file_are_right_too() {
-    let text = uncommented().replace("- name: POSTGRES_PASSWORD", "- name: POSTGRES_PASSWORD\n    - name: KAFKA_PASSWORD");
+    let text = uncommented().replace(
+        "- name: POSTGRES_PASSWORD",
+        "- name: POSTGRES_PASSWORD\n    - name: KAFKA_PASSWORD",
+    );
     let secrets = SecretStore::from_text("s", "POSTGRES_PASSWORD=a\nKAFKA_PASSWORD=b").unwrap();
     let error = Settings::from_yaml("c.yaml", &text, &secrets, &no_environment).unwrap_err();
-    let found: Vec<&str> = error.problems.iter().map(|problem| problem.path.as_str()).collect();
+    let found: Vec<&str> = error
+        .problems
+        .iter()
+        .map(|problem| problem.path.as_str())
+        .collect();
     // Nothing but the example file is missing.
     assert_eq!(found, ["embedsink.sink.postgres.tls.ca-file"], "{error}");
 }
@@ -703,7 +714,7 @@ fn damaged_files_neither_panic_nor_show_a_password() {
         .replace("${{ secrets.KAFKA_PASSWORD }}", CANARY)
         .replace("postgres@", &format!("postgres:{CANARY}@"));
     let characters: Vec<char> = ":-[]{}#&*!|>'\"%@`,?~ \n\t\r\0é\u{feff}0a$.<=".chars().collect();
-    for round in 0..4000 {
+    for round in 0..2000 {
         let mut text: Vec<char> = if round % 2 == 0 { REFERENCE } else { &everything }
             .chars()
             .collect();
@@ -718,9 +729,12 @@ fn damaged_files_neither_panic_nor_show_a_password() {
         }
         let text: String = text.into_iter().collect();
         if let Err(error) = read(&text) {
+            let shown = format!("{error}{error:?}");
+            let fine = !error.problems.is_empty() && !shown.contains("bug") && !shown.contains(CANARY);
             assert!(
-                !error.problems.is_empty() && !error.to_string().contains("bug"),
-                "{text}\n{error}"
+                fine,
+                "{text}
+{error}"
             );
         }
     }

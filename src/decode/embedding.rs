@@ -105,12 +105,21 @@ fn number(bytes: &[u8], start: usize) -> Result<(f32, usize), Reject> {
 /// Adds the run of digits at `at` to `mantissa` (wrapping beyond 19 digits); returns its end.
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
-    while let Some(eight) = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok()) {
-        let Some(value) = eight_digits(u64::from_le_bytes(eight)) else { break };
+    while let Some(eight) = bytes
+        .get(at..at + 8)
+        .and_then(|eight| <[u8; 8]>::try_from(eight).ok())
+    {
+        let Some(value) = eight_digits(u64::from_le_bytes(eight)) else {
+            break;
+        };
         *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(value);
         at += 8;
     }
-    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+    while let Some(digit) = bytes
+        .get(at)
+        .map(|byte| byte.wrapping_sub(b'0'))
+        .filter(|digit| *digit < 10)
+    {
         *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
     }
@@ -123,8 +132,8 @@ fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
 fn eight_digits(word: u64) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     const HIGH_HALVES: u64 = 0xF0F0_F0F0_F0F0_F0F0;
-    let all_digits = word & HIGH_HALVES == ZEROS
-        && word.wrapping_add(0x0606_0606_0606_0606) & HIGH_HALVES == ZEROS;
+    let all_digits =
+        word & HIGH_HALVES == ZEROS && word.wrapping_add(0x0606_0606_0606_0606) & HIGH_HALVES == ZEROS;
     if !all_digits {
         return None;
     }
@@ -139,7 +148,11 @@ fn exponent_at(bytes: &[u8], start: usize) -> Result<(i64, usize), Reject> {
     let first = start + usize::from(matches!(bytes.get(start), Some(b'-' | b'+')));
     let mut at = first;
     let mut value: i64 = 0;
-    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+    while let Some(digit) = bytes
+        .get(at)
+        .map(|byte| byte.wrapping_sub(b'0'))
+        .filter(|digit| *digit < 10)
+    {
         value = value.saturating_mul(10).saturating_add(i64::from(digit));
         at += 1;
     }
@@ -161,7 +174,11 @@ fn round(mantissa: u64, exponent: i64) -> Option<f32> {
         return Some(0.0);
     }
     let power = *EXACT_POWERS.get(usize::try_from(exponent.unsigned_abs()).ok()?)?;
-    let value = if exponent < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
+    let value = if exponent < 0 {
+        mantissa as f64 / power
+    } else {
+        mantissa as f64 * power
+    };
     const HALF: u64 = 1 << 28;
     let below = value.to_bits() & ((1 << 29) - 1);
     (below.abs_diff(HALF) > 4).then_some(value as f32)
@@ -169,7 +186,9 @@ fn round(mantissa: u64, exponent: i64) -> Option<f32> {
 
 fn not_a_number(bytes: &[u8], at: usize) -> Reject {
     let rest = &bytes[at..];
-    let infinite = [&b"Infinity"[..], b"-Infinity", b"NaN"].iter().any(|word| rest.starts_with(word));
+    let infinite = [&b"Infinity"[..], b"-Infinity", b"NaN"]
+        .iter()
+        .any(|word| rest.starts_with(word));
     if infinite {
         return Reject::new(
             RejectReason::NotFinite,
@@ -180,11 +199,18 @@ fn not_a_number(bytes: &[u8], at: usize) -> Reject {
 }
 
 fn not_finite(index: usize, what: &str) -> Reject {
-    Reject::new(RejectReason::NotFinite, format!("number {index} of `embedding` (counted from 0) {what}"))
+    Reject::new(
+        RejectReason::NotFinite,
+        format!("number {index} of `embedding` (counted from 0) {what}"),
+    )
 }
 
 fn bad_or_ended(bytes: &[u8], at: usize, what: &str) -> Reject {
-    if at >= bytes.len() { ended(bytes) } else { bad(at, what) }
+    if at >= bytes.len() {
+        ended(bytes)
+    } else {
+        bad(at, what)
+    }
 }
 
 fn bad(at: usize, what: &str) -> Reject {
@@ -192,7 +218,10 @@ fn bad(at: usize, what: &str) -> Reject {
 }
 
 fn ended(bytes: &[u8]) -> Reject {
-    Reject::new(RejectReason::BadJson, format!("the JSON ends in the middle, at byte {}", bytes.len()))
+    Reject::new(
+        RejectReason::BadJson,
+        format!("the JSON ends in the middle, at byte {}", bytes.len()),
+    )
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use crate::reject::{Reject, RejectReason};
 
 /// Deepest nesting accepted. Postgres itself gives up at some thousands, depending on its stack.
 const MAX_DEPTH: usize = 128;
-/// Longest text accepted; `jsonb` holds less than 256 MiB.
-const MAX_BYTES: usize = 200 << 20;
+/// Longest text accepted. `jsonb` holds less than 256 MiB and fewer than 16.8 million elements in one array; an array
+/// of one-digit numbers takes six times its text, so nothing of this length reaches either.
+const MAX_BYTES: usize = 32 << 20;
 /// Digits plus exponent of the longest number accepted.
 const MAX_NUMBER: u64 = 16_000;
 
@@ -21,7 +22,9 @@ pub(super) fn check(json: &str) -> Result<&str, Reject> {
         return Err(bad("`metadata` is not a JSON object"));
     }
     if bytes.len() > MAX_BYTES {
-        return Err(bad("`metadata` is larger than Postgres can hold in one jsonb value"));
+        return Err(bad(
+            "`metadata` is larger than Postgres can hold in one jsonb value",
+        ));
     }
     let mut depth = 0;
     let mut at = 0;
@@ -52,7 +55,11 @@ fn string(bytes: &[u8], mut at: usize) -> Result<usize, Reject> {
     loop {
         match bytes.get(at) {
             Some(b'"') | None => {
-                return if high_surrogate { Err(lone_surrogate()) } else { Ok(at + 1) };
+                return if high_surrogate {
+                    Err(lone_surrogate())
+                } else {
+                    Ok(at + 1)
+                };
             }
             Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => {
                 match hex(bytes.get(at + 2..at + 6)) {
@@ -78,7 +85,9 @@ fn string(bytes: &[u8], mut at: usize) -> Result<usize, Reject> {
 }
 
 fn hex(digits: Option<&[u8]>) -> Option<u32> {
-    digits?.iter().try_fold(0, |value, digit| Some(value * 16 + char::from(*digit).to_digit(16)?))
+    digits?.iter().try_fold(0, |value, digit| {
+        Some(value * 16 + char::from(*digit).to_digit(16)?)
+    })
 }
 
 /// Steps over a number; refuses one whose digits and exponent together pass what `numeric` holds.
@@ -100,7 +109,9 @@ fn number(bytes: &[u8], start: usize) -> Result<usize, Reject> {
         at += 1;
     }
     if digits.saturating_add(exponent) > MAX_NUMBER {
-        return Err(bad("`metadata` holds a number with more digits than Postgres can hold"));
+        return Err(bad(
+            "`metadata` holds a number with more digits than Postgres can hold",
+        ));
     }
     Ok(at)
 }

@@ -1,5 +1,6 @@
 //! Timestamps: RFC 3339 text or milliseconds since the Unix epoch, to microseconds.
 
+use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::DateTimeParser;
 use serde_json::value::RawValue;
 
@@ -7,6 +8,8 @@ use crate::reject::{Reject, RejectReason};
 
 /// 0001-01-01 to 9999-12-31, in milliseconds: what both RFC 3339 and `timestamptz` can say.
 const MILLIS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
 
 static PARSER: DateTimeParser = DateTimeParser::new();
 
@@ -34,19 +37,41 @@ pub(super) fn read(raw: &RawValue) -> Result<i64, Reject> {
 
 /// Microseconds for milliseconds since the Unix epoch.
 pub(super) fn from_millis(millis: i64) -> Result<i64, Reject> {
-    if MILLIS.contains(&millis) { Ok(millis * 1000) } else { Err(out_of_range()) }
+    if MILLIS.contains(&millis) {
+        Ok(millis * 1000)
+    } else {
+        Err(out_of_range())
+    }
 }
 
 fn from_text(text: &str) -> Result<i64, Reject> {
-    let parsed = PARSER.parse_timestamp(text).map_err(|_| {
+    let micros = micros_of(text).ok_or_else(|| {
         Reject::new(
             RejectReason::BadTimestamp,
             "`timestamp` is not RFC 3339, such as 2024-01-01T00:00:00Z (the offset is needed)",
         )
     })?;
-    if MILLIS.contains(&parsed.as_millisecond()) { Ok(parsed.as_microsecond()) } else { Err(out_of_range()) }
+    if MILLIS.contains(&micros.div_euclid(1000)) {
+        Ok(micros)
+    } else {
+        Err(out_of_range())
+    }
+}
+
+/// Counts by itself, since jiff's own `Timestamp` ends on 9999-12-30: the last day of all, which many
+/// write for "never", would be lost.
+fn micros_of(text: &str) -> Option<i64> {
+    let pieces = PARSER.parse_pieces(text).ok()?;
+    let offset = i64::from(pieces.to_numeric_offset()?.seconds());
+    let since = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH);
+    i64::try_from(since.as_nanos().div_euclid(1000))
+        .ok()?
+        .checked_sub(offset * 1_000_000)
 }
 
 fn out_of_range() -> Reject {
-    Reject::new(RejectReason::BadTimestamp, "the timestamp is outside of the years 1 to 9999")
+    Reject::new(
+        RejectReason::BadTimestamp,
+        "the timestamp is outside of the years 1 to 9999",
+    )
 }

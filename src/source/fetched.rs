@@ -80,7 +80,9 @@ impl Fetched {
                 offset: span.offset,
                 timestamp: span.timestamp,
                 key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
-                payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
+                payload: span
+                    .payload
+                    .map(|len| &self.bytes[payload_start..payload_start + len]),
             }
         })
     }
@@ -95,7 +97,15 @@ pub struct FetchedBuilder {
 impl FetchedBuilder {
     /// Starts a run.
     pub fn new(partition: Partition, tenure: Tenure) -> Self {
-        Self { run: Fetched { partition, tenure, bytes: Vec::new(), spans: Vec::new(), charge: None } }
+        Self {
+            run: Fetched {
+                partition,
+                tenure,
+                bytes: Vec::new(),
+                spans: Vec::new(),
+                charge: None,
+            },
+        }
     }
 
     /// The partition of the run.
@@ -112,7 +122,9 @@ impl FetchedBuilder {
     pub fn push(&mut self, record: SourceRecord<'_>) {
         let start = self.run.bytes.len();
         self.run.bytes.extend_from_slice(record.key.unwrap_or_default());
-        self.run.bytes.extend_from_slice(record.payload.unwrap_or_default());
+        self.run
+            .bytes
+            .extend_from_slice(record.payload.unwrap_or_default());
         self.run.spans.push(Span {
             offset: record.offset,
             timestamp: record.timestamp,

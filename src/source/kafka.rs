@@ -14,6 +14,8 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Partition, Source, SourceError, SourceEvent, Tenure};
@@ -27,10 +29,13 @@ const QUEUE_KIB: &str = "16384";
 /// The largest answer to one fetch, unless the user sets another.
 const FETCH_BYTES: &str = "8388608";
 
+/// What the thread says.
+type Event = Result<SourceEvent, SourceError>;
+
 /// A consumer group's member as a [`Source`].
 #[derive(Debug)]
 pub struct KafkaSource {
-    events: mpsc::UnboundedReceiver<Result<SourceEvent, SourceError>>,
+    events: mpsc::UnboundedReceiver<Event>,
     commands: std::sync::mpsc::Sender<Command>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -48,9 +53,9 @@ impl KafkaSource {
         let notes = Arc::new(Notes::default());
         let consumer: BaseConsumer<context::Context> = client_config(settings)
             .create_with_context(context::Context::new(Arc::clone(&notes)))
-            .map_err(|fault| SourceError::Settings { reason: fault.to_string() })?;
-        let (event_sender, events) = mpsc::unbounded_channel();
-        let (commands, command_receiver) = std::sync::mpsc::channel();
+            .map_err(|fault| refused_settings(&fault))?;
+        let (event_sender, events) = event_channel();
+        let (commands, command_receiver) = command_channel();
         let poller = Poller::new(
             consumer,
             notes,
@@ -65,7 +70,11 @@ impl KafkaSource {
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
             .map_err(|fault| SourceError::Gone(fault.to_string()))?;
-        Ok(Self { events, commands, thread: Some(thread) })
+        Ok(Self {
+            events,
+            commands,
+            thread: Some(thread),
+        })
     }
 
     fn command(&self, command: Command) {
@@ -83,7 +92,11 @@ impl Source for KafkaSource {
     }
 
     fn begin(&mut self, partition: &Partition, tenure: Tenure, offset: i64) {
-        self.command(Command::Begin { partition: partition.clone(), tenure, offset });
+        self.command(Command::Begin {
+            partition: partition.clone(),
+            tenure,
+            offset,
+        });
     }
 
     fn announce(&mut self, partition: &Partition) {
@@ -109,6 +122,48 @@ impl Source for KafkaSource {
             ),
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bounded in bytes by the budget that every run is charged to"
+)]
+fn event_channel() -> (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
+    mpsc::unbounded_channel()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "at most a few small commands for each batch; the thread is prompt"
+)]
+fn command_channel() -> (
+    std::sync::mpsc::Sender<Command>,
+    std::sync::mpsc::Receiver<Command>,
+) {
+    std::sync::mpsc::channel()
+}
+
+/// Asks librdkafka whether it takes these settings. Opens no connection.
+///
+/// # Errors
+/// [`SourceError::Settings`] names the property that is not known, or whose value is not taken.
+pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
+    client_config(settings)
+        .create_native_config()
+        .map(drop)
+        .map_err(|fault| refused_settings(&fault))
+}
+
+/// librdkafka's own text holds the value, which may be a secret.
+fn refused_settings(fault: &KafkaError) -> SourceError {
+    let reason = match fault {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            format!("it has no property {name}")
+        }
+        KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
+        other => other.to_string(),
+    };
+    SourceError::Settings { reason }
 }
 
 /// The properties for librdkafka: the user's, and over them those that the connector must own.

@@ -31,7 +31,10 @@ pub struct Partition {
 impl Partition {
     /// Names partition `number` (0-based, as the broker counts) of `topic`.
     pub fn new(topic: impl Into<Arc<str>>, number: i32) -> Self {
-        Self { topic: topic.into(), number }
+        Self {
+            topic: topic.into(),
+            number,
+        }
     }
 
     /// The topic's name.
@@ -120,7 +123,9 @@ impl HandOver {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The client could not be made from its settings.
-    #[error("the Kafka client refuses its settings: {reason}. Look at source.kafka in the configuration")]
+    #[error(
+        "librdkafka refuses its settings: {reason}. Look at source.kafka.properties in the configuration"
+    )]
     Settings {
         /// What librdkafka said. It names properties, never the values of secret ones.
         reason: String,
@@ -165,7 +170,13 @@ impl SourceError {
         } else {
             "The topic was probably deleted and created again."
         };
-        Self::OutOfRange { partition, wanted, earliest: retained.earliest, end: retained.end, cause }
+        Self::OutOfRange {
+            partition,
+            wanted,
+            earliest: retained.earliest,
+            end: retained.end,
+            cause,
+        }
     }
 }
 

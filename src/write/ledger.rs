@@ -69,10 +69,15 @@ pub(super) async fn take(
         (&partition.number(), Type::INT4),
         (&first_offset, Type::INT8),
     ];
-    let row =
-        transaction.during(TAKING, transaction.client().query_typed_one(TAKE, &parameters)).await?;
+    let row = transaction
+        .during(TAKING, transaction.client().query_typed_one(TAKE, &parameters))
+        .await?;
     let epoch: i64 = column(&row, 1)?;
-    Ok(Taken { tenure: Tenure(epoch), next_offset: column(&row, 0)?, stored: epoch > 1 })
+    Ok(Taken {
+        tenure: Tenure(epoch),
+        next_offset: column(&row, 0)?,
+        stored: epoch > 1,
+    })
 }
 
 /// Moves the positions of all spans that are still ours; returns those that moved.
@@ -93,7 +98,9 @@ pub(super) async fn move_positions(
         (&stored, Type::INT8_ARRAY),
         (&targets, Type::INT8_ARRAY),
     ];
-    let rows = transaction.during(MOVING, transaction.client().query_typed(MOVE, &parameters)).await?;
+    let rows = transaction
+        .during(MOVING, transaction.client().query_typed(MOVE, &parameters))
+        .await?;
     rows.iter().map(position).collect()
 }
 
@@ -104,9 +111,14 @@ pub(super) async fn read_positions(
     spans: &[&Span],
 ) -> Result<Vec<Position>, Error> {
     let (topics, partitions) = names(spans);
-    let parameters: [Parameter<'_>; 3] =
-        [(&connector, Type::TEXT), (&topics, Type::TEXT_ARRAY), (&partitions, Type::INT4_ARRAY)];
-    let rows = transaction.during(READING, transaction.client().query_typed(READ, &parameters)).await?;
+    let parameters: [Parameter<'_>; 3] = [
+        (&connector, Type::TEXT),
+        (&topics, Type::TEXT_ARRAY),
+        (&partitions, Type::INT4_ARRAY),
+    ];
+    let rows = transaction
+        .during(READING, transaction.client().query_typed(READ, &parameters))
+        .await?;
     rows.iter().map(position).collect()
 }
 
@@ -121,10 +133,18 @@ pub(super) async fn keep_dead_letters(
     let offsets: Vec<i64> = rejected.iter().map(|letter| letter.offset).collect();
     let keys: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.key.as_deref()).collect();
     let payloads: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.payload.as_deref()).collect();
-    let reasons: Vec<&str> = rejected.iter().map(|letter| letter.reject.reason.as_str()).collect();
-    let messages: Vec<&str> = rejected.iter().map(|letter| letter.reject.message.as_ref()).collect();
-    let stamps: Vec<Option<SystemTime>> =
-        rejected.iter().map(|letter| letter.timestamp.and_then(system_time)).collect();
+    let reasons: Vec<&str> = rejected
+        .iter()
+        .map(|letter| letter.reject.reason.as_str())
+        .collect();
+    let messages: Vec<&str> = rejected
+        .iter()
+        .map(|letter| letter.reject.message.as_ref())
+        .collect();
+    let stamps: Vec<Option<SystemTime>> = rejected
+        .iter()
+        .map(|letter| letter.timestamp.and_then(system_time))
+        .collect();
     let parameters: [Parameter<'_>; 9] = [
         (&connector, Type::TEXT),
         (&topics, Type::TEXT_ARRAY),
@@ -136,11 +156,16 @@ pub(super) async fn keep_dead_letters(
         (&messages, Type::TEXT_ARRAY),
         (&stamps, Type::TIMESTAMPTZ_ARRAY),
     ];
-    transaction.during(KEEPING, transaction.client().execute_typed(KEEP, &parameters)).await
+    transaction
+        .during(KEEPING, transaction.client().execute_typed(KEEP, &parameters))
+        .await
 }
 
 fn names<'a>(spans: &[&'a Span]) -> (Vec<&'a str>, Vec<i32>) {
-    spans.iter().map(|span| (span.partition.topic(), span.partition.number())).unzip()
+    spans
+        .iter()
+        .map(|span| (span.partition.topic(), span.partition.number()))
+        .unzip()
 }
 
 fn position(row: &Row) -> Result<Position, Error> {

@@ -25,7 +25,13 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
-        Self { connector, options, tables, connection: None, attempted: None }
+        Self {
+            connector,
+            options,
+            tables,
+            connection: None,
+            attempted: None,
+        }
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {

@@ -12,19 +12,19 @@ use sink_postgres_vector::{
 };
 use tokio::runtime;
 
-pub static MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) static MIGRATIONS: &[Migration] = &[Migration {
     number: 1,
     name: "bookkeeping",
     sql: include_str!("../../../migrations/0001_bookkeeping.sql"),
 }];
 
 /// An empty database. Dropping it drops it on the server, whoever is still connected.
-pub struct Database {
+pub(crate) struct Database {
     name: String,
 }
 
 impl Database {
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "pgvector_{}_{}",
@@ -38,7 +38,7 @@ impl Database {
     }
 
     /// One with the extension and the bookkeeping.
-    pub async fn migrated() -> (Self, Connection) {
+    pub(crate) async fn migrated() -> (Self, Connection) {
         let database = Self::create().await;
         let mut connection = database.connect().await;
         Migrator::new(MIGRATIONS)
@@ -49,7 +49,7 @@ impl Database {
     }
 
     /// One with a table `embeddings`, too.
-    pub async fn with_table(dimensions: u16) -> (Self, Connection, VectorTable) {
+    pub(crate) async fn with_table(dimensions: u16) -> (Self, Connection, VectorTable) {
         let database = Self::create().await;
         let mut connection = database.connect().await;
         let spec = spec(dimensions);
@@ -61,15 +61,15 @@ impl Database {
         (database, connection, table)
     }
 
-    pub fn options(&self) -> ConnectOptions {
+    pub(crate) fn options(&self) -> ConnectOptions {
         options(&self.name)
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         Connection::open(&self.options()).await.unwrap()
     }
 }
@@ -94,7 +94,7 @@ impl Drop for Database {
     }
 }
 
-pub fn options(database: &str) -> ConnectOptions {
+pub(crate) fn options(database: &str) -> ConnectOptions {
     ConnectOptions {
         host: "127.0.0.1".into(),
         port: std::env::var("POSTGRES_PORT").map_or(5432, |port| port.parse().unwrap()),
@@ -110,7 +110,7 @@ pub fn options(database: &str) -> ConnectOptions {
     }
 }
 
-pub fn spec(dimensions: u16) -> TableSpec {
+pub(crate) fn spec(dimensions: u16) -> TableSpec {
     TableSpec {
         name: Ident::new("embeddings").unwrap(),
         dimensions,
@@ -118,7 +118,7 @@ pub fn spec(dimensions: u16) -> TableSpec {
 }
 
 /// A row with everything in it but the embedding.
-pub fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> VectorRow<'a> {
+pub(crate) fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> VectorRow<'a> {
     VectorRow {
         id,
         text: Some(text),
@@ -130,7 +130,7 @@ pub fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> VectorRow<'a
 }
 
 /// Writes the rows in a transaction of their own and says how many changed.
-pub async fn write(connection: &mut Connection, table: &VectorTable, rows: &[VectorRow<'_>]) -> u64 {
+pub(crate) async fn write(connection: &mut Connection, table: &VectorTable, rows: &[VectorRow<'_>]) -> u64 {
     let mut transaction = connection.begin().await.unwrap();
     let upserted = transaction.upsert(table, rows).await.unwrap();
     let _committed = transaction.commit().await.unwrap();
@@ -138,19 +138,19 @@ pub async fn write(connection: &mut Connection, table: &VectorTable, rows: &[Vec
 }
 
 /// The first column of the first row.
-pub async fn one<T>(connection: &Connection, sql: &str) -> T
+pub(crate) async fn one<T>(connection: &Connection, sql: &str) -> T
 where
     T: for<'a> tokio_postgres::types::FromSql<'a>,
 {
     connection.client().query_one(sql, &[]).await.unwrap().get(0)
 }
 
-pub async fn run(connection: &Connection, sql: &str) {
+pub(crate) async fn run(connection: &Connection, sql: &str) {
     connection.client().batch_execute(sql).await.unwrap();
 }
 
 /// Vectors that differ from each other, the same in every run.
-pub fn vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
+pub(crate) fn vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -46,7 +46,10 @@ impl Notes {
     }
 
     fn leave(&self, note: Note) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        self.list
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(note);
     }
 }
 
@@ -94,7 +97,10 @@ impl ConsumerContext for Context {
             self.notes.leave(Note::Assigned(partitions_of(list)));
         } else {
             let lost = consumer.assignment_lost();
-            self.notes.leave(Note::Revoked { partitions: partitions_of(list), lost });
+            self.notes.leave(Note::Revoked {
+                partitions: partitions_of(list),
+                lost,
+            });
         }
     }
 
@@ -127,5 +133,8 @@ pub(super) fn unassign(consumer: &BaseConsumer<Context>, list: &TopicPartitionLi
 }
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
-    list.elements().iter().map(|element| Partition::new(element.topic(), element.partition())).collect()
+    list.elements()
+        .iter()
+        .map(|element| Partition::new(element.topic(), element.partition()))
+        .collect()
 }

@@ -1,9 +1,9 @@
 //! The thread that owns the consumer.
 //!
-//! Invariant: it never waits for the database. A partition that the group assigns is taken over
-//! paused; it is asked for what it retains, announced, and reads only when a `Begin` names the
-//! offset. A partition that the group revokes is held back until its last write is done, but no
-//! longer than [`HAND_OVER`]; polling goes on meanwhile.
+//! Invariant: it never waits for the database. What the group assigns is accepted at once, but
+//! librdkafka is given a partition only at its `Begin`, with the offset that stands there, so there
+//! is no other position that it could read from. What the group revokes is held back until the last
+//! write of it is done, but no longer than [`HAND_OVER`]; polling goes on meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::Event;
 use super::context::{Context, Note, Notes, is_refusal, unassign};
 use crate::commit::CommitPoint;
 use crate::source::{
@@ -28,8 +29,6 @@ use crate::source::{
 const POLL: Duration = Duration::from_millis(20);
 /// How long a question to the broker may hold the thread up.
 const ASK: Duration = Duration::from_secs(2);
-/// How long librdkafka may refuse a seek before the consumer counts as broken.
-const SEEK: Duration = Duration::from_secs(60);
 /// How long a revoked partition is held back for its last write.
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long the thread waits for room before it pauses all partitions. A pause throws away what
@@ -44,7 +43,11 @@ const RUN_RECORDS: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Read this partition from here.
-    Begin { partition: Partition, tenure: Tenure, offset: i64 },
+    Begin {
+        partition: Partition,
+        tenure: Tenure,
+        offset: i64,
+    },
     /// Stop reading this partition, and say again what the broker retains of it.
     Announce(Partition),
     /// Tell the broker how far we are.
@@ -53,20 +56,22 @@ pub(super) enum Command {
     Close,
 }
 
-#[derive(Debug)]
+/// A partition that the group has assigned to us.
+#[derive(Clone, Copy, Debug)]
 enum State {
-    /// Ours, paused, not announced: what it retains is not known yet.
+    /// What the broker retains of it is not known yet.
     Unannounced,
     /// Announced; waits for its `Begin`.
     Waiting,
-    /// Told where to begin; the seek has not gone through yet.
-    Seeking { tenure: Tenure, offset: i64, since: Instant },
-    /// Reading; `next` is one more than the last offset delivered.
+    /// Told where to begin; librdkafka does not have it yet.
+    Beginning { tenure: Tenure, offset: i64 },
+    /// Being read; `next` is one more than the last offset delivered.
     Reading { tenure: Tenure, next: i64 },
 }
 
 struct Departure {
-    partitions: Vec<Partition>,
+    /// Those of them that librdkafka was given.
+    reading: Vec<Partition>,
     granted: oneshot::Receiver<()>,
     deadline: Instant,
 }
@@ -75,7 +80,7 @@ pub(super) struct Poller {
     consumer: BaseConsumer<Context>,
     notes: Arc<Notes>,
     topics: Vec<String>,
-    events: mpsc::UnboundedSender<Result<SourceEvent, SourceError>>,
+    events: mpsc::UnboundedSender<Event>,
     commands: Receiver<Command>,
     room: Arc<Semaphore>,
     budget: usize,
@@ -102,12 +107,15 @@ impl From<SourceError> for End {
 }
 
 impl Poller {
-    #[expect(clippy::too_many_arguments, reason = "called once; the parts have nothing else in common")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once; the parts have nothing else in common"
+    )]
     pub(super) fn new(
         consumer: BaseConsumer<Context>,
         notes: Arc<Notes>,
         topics: Vec<String>,
-        events: mpsc::UnboundedSender<Result<SourceEvent, SourceError>>,
+        events: mpsc::UnboundedSender<Event>,
         commands: Receiver<Command>,
         room: Arc<Semaphore>,
         budget: usize,
@@ -153,7 +161,9 @@ impl Poller {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.consumer
             .subscribe(&names)
-            .map_err(|fault| SourceError::Settings { reason: fault.to_string() })?;
+            .map_err(|fault| SourceError::Settings {
+                reason: fault.to_string(),
+            })?;
         Ok(())
     }
 
@@ -164,7 +174,11 @@ impl Poller {
         self.poll_once(Duration::ZERO)?;
         self.heed_notes()?;
         let code = match answer {
-            Ok(metadata) => metadata.topics().first().and_then(|topic| topic.error()).map(Into::into),
+            Ok(metadata) => metadata
+                .topics()
+                .first()
+                .and_then(|topic| topic.error())
+                .map(Into::into),
             Err(error) => error.rdkafka_error_code(),
         };
         match code {
@@ -189,7 +203,7 @@ impl Poller {
             self.heed_notes()?;
             self.let_go();
             self.announce();
-            self.seek()?;
+            self.start()?;
             self.deliver()?;
             // With a run at hand only what is there already is added: freshness goes first.
             let wait = if self.run.is_some() { Duration::ZERO } else { POLL };
@@ -237,11 +251,8 @@ impl Poller {
                 Some(retained) if !retained.covers(next) => {
                     return Err(SourceError::out_of_range(partition, next, retained).into());
                 }
-                // Not this one, or the broker does not say: go on where it was.
-                _ => {
-                    let state = State::Seeking { tenure, offset: next, since: Instant::now() };
-                    self.states.insert(partition, state);
-                }
+                // Not this one, or the broker does not say: librdkafka gets it anew.
+                _ => self.halt(&partition, State::Beginning { tenure, offset: next })?,
             }
         }
         Ok(())
@@ -250,20 +261,14 @@ impl Poller {
     fn obey(&mut self) -> Result<(), End> {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Begin { partition, tenure, offset }) => {
-                    // Records at hand belong to the tenure before this one.
-                    self.hand_on();
-                    if let Some(state) = self.states.get_mut(&partition) {
-                        *state = State::Seeking { tenure, offset, since: Instant::now() };
-                    }
+                Ok(Command::Begin {
+                    partition,
+                    tenure,
+                    offset,
+                }) => {
+                    self.halt(&partition, State::Beginning { tenure, offset })?;
                 }
-                Ok(Command::Announce(partition)) => {
-                    self.hand_on();
-                    if let Some(state) = self.states.get_mut(&partition) {
-                        *state = State::Unannounced;
-                        self.consumer.pause(&list_of([&partition], Offset::Invalid)).map_err(gone)?;
-                    }
-                }
+                Ok(Command::Announce(partition)) => self.halt(&partition, State::Unannounced)?,
                 Ok(Command::Commit(point)) => self.commit(&point),
                 Ok(Command::Close) | Err(TryRecvError::Disconnected) => return Err(End::Closed),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -296,47 +301,57 @@ impl Poller {
         Ok(())
     }
 
-    /// Answers the group at once, with every new partition paused.
+    /// Accepts an assignment, without giving librdkafka anything to read yet.
     fn take_over(&mut self, partitions: Vec<Partition>) -> Result<(), End> {
         tracing::info!(?partitions, "assigned by the group");
-        // A logical offset, so that librdkafka does not ask for a committed one. Nothing is read
-        // there: the pause is queued behind the assignment, and a seek comes before the resume.
-        let list = list_of(&partitions, Offset::End);
-        let assigned = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => {
-                self.states.clear();
-                self.consumer.assign(&list)
-            }
-        };
-        assigned.and_then(|()| self.consumer.pause(&list)).map_err(gone)?;
-        self.states.extend(partitions.into_iter().map(|partition| (partition, State::Unannounced)));
+        let nothing = TopicPartitionList::new();
+        if self.is_cooperative() {
+            self.consumer.incremental_assign(&nothing).map_err(gone)?;
+        } else {
+            self.states.clear();
+            self.consumer.assign(&nothing).map_err(gone)?;
+        }
+        let new = partitions
+            .into_iter()
+            .map(|partition| (partition, State::Unannounced));
+        self.states.extend(new);
         Ok(())
     }
 
     fn depart(&mut self, partitions: Vec<Partition>, lost: bool) {
         tracing::info!(?partitions, lost, "revoked by the group");
         self.hand_on();
+        // Only what librdkafka was given can be taken back from it.
+        let reading: Vec<Partition> = partitions
+            .iter()
+            .filter(|partition| self.is_reading(partition))
+            .cloned()
+            .collect();
         for partition in &partitions {
             self.states.remove(partition);
         }
-        // Nothing more of them may reach the lanes while their last write is finished.
-        drop(self.consumer.pause(&list_of(&partitions, Offset::Invalid)));
         let (done, granted) = HandOver::new();
-        self.say(Ok(SourceEvent::Revoked { partitions: partitions.clone(), done }));
+        self.say(Ok(SourceEvent::Revoked { partitions, done }));
         let patience = if lost { Duration::ZERO } else { HAND_OVER };
-        self.departures.push(Departure { partitions, granted, deadline: Instant::now() + patience });
+        self.departures.push(Departure {
+            reading,
+            granted,
+            deadline: Instant::now() + patience,
+        });
     }
 
     /// Lets revoked partitions go whose last write is done, or whose time is up.
     fn let_go(&mut self) {
         let now = Instant::now();
         self.departures.retain_mut(|departure| {
-            let waits = matches!(departure.granted.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+            let waits = matches!(
+                departure.granted.try_recv(),
+                Err(oneshot::error::TryRecvError::Empty)
+            );
             if waits && now < departure.deadline {
                 return true;
             }
-            let list = list_of(&departure.partitions, Offset::Invalid);
+            let list = list_of(&departure.reading, Offset::Invalid);
             if let Err(error) = unassign(&self.consumer, &list) {
                 tracing::warn!(%error, "could not give partitions back");
             }
@@ -344,18 +359,29 @@ impl Poller {
         });
     }
 
-    /// Asks for what new partitions retain, and announces them.
+    /// Asks for what new partitions retain, and announces them. All are asked before any is read:
+    /// a question waits behind a fetch that waits for records.
     fn announce(&mut self) {
-        let new = self.states.iter().filter(|(_, state)| matches!(state, State::Unannounced));
-        let Some(partition) = new.map(|(partition, _)| partition.clone()).min() else { return };
-        if let Some(retained) = self.ask_retained(&partition) {
+        let new = self
+            .states
+            .iter()
+            .filter(|(_, state)| matches!(state, State::Unannounced));
+        let mut new: Vec<Partition> = new.map(|(partition, _)| partition.clone()).collect();
+        new.sort_unstable();
+        for partition in new {
+            let Some(retained) = self.ask_retained(&partition) else {
+                return;
+            };
             self.states.insert(partition.clone(), State::Waiting);
             self.say(Ok(SourceEvent::Assigned { partition, retained }));
         }
     }
 
     fn ask_retained(&self, partition: &Partition) -> Option<Retained> {
-        match self.consumer.fetch_watermarks(partition.topic(), partition.number(), ASK) {
+        match self
+            .consumer
+            .fetch_watermarks(partition.topic(), partition.number(), ASK)
+        {
             Ok((earliest, end)) => Some(Retained { earliest, end }),
             Err(error) => {
                 tracing::debug!(%partition, %error, "the broker did not say what it retains");
@@ -364,32 +390,74 @@ impl Poller {
         }
     }
 
-    /// Starts partitions that were told where to begin.
-    fn seek(&mut self) -> Result<(), End> {
+    /// Gives librdkafka the partitions that were told where to begin. Not during a departure, whose
+    /// answer an assignment could be taken for; and not while paused, since new ones would not be.
+    fn start(&mut self) -> Result<(), End> {
+        let beginning = self
+            .states
+            .values()
+            .any(|state| matches!(state, State::Beginning { .. }));
+        if !beginning || self.paused || !self.departures.is_empty() {
+            return Ok(());
+        }
+        let cooperative = self.is_cooperative();
+        let mut list = TopicPartitionList::new();
         for (partition, state) in &mut self.states {
-            let State::Seeking { tenure, offset, since } = state else { continue };
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(partition.topic(), partition.number(), Offset::Offset(*offset))
+            let offset = match *state {
+                State::Beginning { tenure, offset } => {
+                    *state = State::Reading { tenure, next: offset };
+                    offset
+                }
+                // The eager protocol knows only whole assignments.
+                State::Reading { next, .. } if !cooperative => next,
+                _ => continue,
+            };
+            let offset = Offset::Offset(offset);
+            list.add_partition_offset(partition.topic(), partition.number(), offset)
                 .map_err(gone)?;
-            let sought = self.consumer.seek_partitions(list, ASK).and_then(|list| {
-                list.elements().iter().try_for_each(rdkafka::topic_partition_list::TopicPartitionListElem::error)
-            });
-            match sought {
-                Ok(()) => {
-                    if !self.paused {
-                        self.consumer.resume(&list_of([&*partition], Offset::Invalid)).map_err(gone)?;
-                    }
-                    *state = State::Reading { tenure: *tenure, next: *offset };
-                }
-                Err(error) if since.elapsed() > SEEK => {
-                    let reason = format!("{partition} cannot be moved to offset {offset}: {error}");
-                    return Err(SourceError::Gone(reason).into());
-                }
-                // Just assigned: librdkafka refuses a seek until the partition has started.
-                Err(_) => {}
+        }
+        let assigned = if cooperative {
+            self.consumer.incremental_assign(&list)
+        } else {
+            self.consumer.assign(&list)
+        };
+        // librdkafka remembers a pause beyond the assignment in which it was made.
+        assigned
+            .and_then(|()| self.consumer.resume(&list))
+            .map_err(gone)?;
+        Ok(())
+    }
+
+    /// Puts an assigned partition into a state in which it is not read, and takes it back from
+    /// librdkafka if that has it: what was fetched ahead is of the tenure before.
+    fn halt(&mut self, partition: &Partition, state: State) -> Result<(), End> {
+        self.hand_on();
+        let was_reading = self.is_reading(partition);
+        let Some(known) = self.states.get_mut(partition) else {
+            return Ok(());
+        };
+        *known = state;
+        if was_reading && self.is_cooperative() {
+            let list = list_of([partition], Offset::Invalid);
+            self.consumer.incremental_unassign(&list).map_err(gone)?;
+        } else if was_reading {
+            let mut list = TopicPartitionList::new();
+            for (partition, _, next) in self.reading() {
+                let offset = Offset::Offset(next);
+                list.add_partition_offset(partition.topic(), partition.number(), offset)
+                    .map_err(gone)?;
             }
+            self.consumer.assign(&list).map_err(gone)?;
         }
         Ok(())
+    }
+
+    fn is_cooperative(&self) -> bool {
+        matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+    }
+
+    fn is_reading(&self, partition: &Partition) -> bool {
+        matches!(self.states.get(partition), Some(State::Reading { .. }))
     }
 
     /// Puts the run at hand into the outbox, if there is one.
@@ -404,7 +472,9 @@ impl Poller {
             let wanted = run.bytes().clamp(1, self.budget) as u32;
             let acquire = Arc::clone(&self.room).acquire_many_owned(wanted);
             let patience = if self.paused { Duration::ZERO } else { PATIENCE };
-            let Ok(permit) = self.runtime.block_on(async { tokio::time::timeout(patience, acquire).await })
+            let Ok(permit) = self
+                .runtime
+                .block_on(async { tokio::time::timeout(patience, acquire).await })
             else {
                 return self.pause();
             };
@@ -417,9 +487,13 @@ impl Poller {
     }
 
     fn pause(&mut self) -> Result<(), End> {
-        if !std::mem::replace(&mut self.paused, true) {
+        // Again if records still come: the eager protocol's assignments may have undone it.
+        let leaks = self.outbox.len() > 2;
+        if !std::mem::replace(&mut self.paused, true) || leaks {
             tracing::debug!("the writer is behind; partitions are paused");
-            self.consumer.pause(&list_of(self.states.keys(), Offset::Invalid)).map_err(gone)?;
+            let reading = self.reading();
+            let list = list_of(reading.iter().map(|(partition, ..)| partition), Offset::Invalid);
+            self.consumer.pause(&list).map_err(gone)?;
         }
         Ok(())
     }
@@ -442,7 +516,7 @@ impl Poller {
         reading.collect()
     }
 
-    fn say(&self, event: Result<SourceEvent, SourceError>) {
+    fn say(&self, event: Event) {
         // A receiver that is gone has sent `Close` before, which ends the loop.
         drop(self.events.send(event));
     }
@@ -459,13 +533,21 @@ fn pack(
         Some(run) if is_of(run.partition(), message) => run.partition().clone(),
         _ => states.keys().find(|known| is_of(known, message))?.clone(),
     };
-    let State::Reading { tenure, next } = states.get_mut(&partition)? else { return None };
+    let State::Reading { tenure, next } = states.get_mut(&partition)? else {
+        return None;
+    };
     if message.offset() < *next {
         return None;
     }
     *next = message.offset() + 1;
-    let goes_on = run.as_ref().is_some_and(|run| *run.partition() == partition && run.tenure() == *tenure);
-    let other = if goes_on { None } else { run.replace(FetchedBuilder::new(partition, *tenure)) };
+    let goes_on = run
+        .as_ref()
+        .is_some_and(|run| *run.partition() == partition && run.tenure() == *tenure);
+    let other = if goes_on {
+        None
+    } else {
+        run.replace(FetchedBuilder::new(partition, *tenure))
+    };
     let current = run.as_mut()?;
     current.push(SourceRecord {
         offset: message.offset(),
@@ -474,7 +556,11 @@ fn pack(
         payload: message.payload(),
     });
     let full = current.bytes() >= RUN_BYTES || current.len() >= RUN_RECORDS;
-    if other.is_none() && full { run.take() } else { other }
+    if other.is_none() && full {
+        run.take()
+    } else {
+        other
+    }
 }
 
 fn is_of(partition: &Partition, message: &BorrowedMessage<'_>) -> bool {
@@ -501,4 +587,3 @@ fn refused(code: RDKafkaErrorCode) -> SourceError {
                  the connector needs Read on its topics and on its group",
     }
 }
-

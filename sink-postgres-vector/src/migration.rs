@@ -1,0 +1,109 @@
+//! A migration, what came of applying it, and what stood in the way.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::error::SqlState;
+
+use crate::{error::Error, ident::Ident};
+
+/// One step of the schema. Its text never changes once released.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its place in the order.
+    pub number: u32,
+    /// What it brings, in a word.
+    pub name: &'static str,
+    /// The SQL, run in one transaction. It names every schema and does not begin or commit.
+    pub sql: &'static str,
+}
+
+impl Migration {
+    /// SHA-256 of the text, in hexadecimal. Line ends do not count: a checkout may have rewritten them.
+    pub(crate) fn checksum(&self) -> String {
+        let digest = Sha256::digest(self.sql.replace("\r\n", "\n"));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}_{}", self.number, self.name)
+    }
+}
+
+/// What [`Migrator::apply`](crate::Migrator::apply) did. Nothing of all this, if the database was up to date.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Whether the extension was created.
+    pub extension: bool,
+    /// The migrations that were applied, as `0001_name`.
+    pub migrations: Vec<String>,
+    /// The tables that were created.
+    pub tables: Vec<Ident>,
+}
+
+/// Why the database is not in the shape this version needs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrateError {
+    /// The server answered with an error, or not at all.
+    #[error("{0}")]
+    Database(Error),
+    /// [`Migrator::check`](crate::Migrator::check): something is missing.
+    #[error("the database is not up to date; missing: {}", .missing.join(", "))]
+    Pending {
+        /// What is missing, each as a phrase.
+        missing: Vec<String>,
+    },
+    /// The text of an applied migration is not the one of this version.
+    #[error("the migration {migration} was applied to this database with another text than this version has")]
+    Changed {
+        /// The migration, as `0001_name`.
+        migration: String,
+    },
+    /// The database has a migration that this version does not know.
+    #[error(
+        "this database was migrated by a newer version: it has migration {number} ({name}), unknown here"
+    )]
+    Newer {
+        /// Its number.
+        number: u32,
+        /// Its name.
+        name: String,
+    },
+    /// pgvector is not installed on the server.
+    #[error("the extension `vector` (pgvector) is not installed on the server")]
+    ExtensionNotInstalled,
+    /// The role may not create the extension.
+    #[error("the extension `vector` (pgvector) is not in this database and the role may not create it")]
+    ExtensionNotPermitted,
+}
+
+impl MigrateError {
+    /// How to fix it, as whole sentences.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Database(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Some(
+                "Let a role with the right to create schemas and tables apply the migrations, or grant it: grant \
+                 create on database … to …; grant create on schema … to …;"
+                    .to_owned(),
+            ),
+            Self::Database(error) => error.remedy(),
+            Self::Pending { .. } => Some("Apply the migrations with a role that may create them.".to_owned()),
+            Self::Changed { .. } => Some(
+                "Use the release that migrated the database, or a later one. A released migration is never edited."
+                    .to_owned(),
+            ),
+            Self::Newer { .. } => Some("Use the newer version. There is no way back down.".to_owned()),
+            Self::ExtensionNotInstalled => Some(
+                "Install pgvector for the server's version, for example the package postgresql-18-pgvector, or use an \
+                 image that has it."
+                    .to_owned(),
+            ),
+            Self::ExtensionNotPermitted => {
+                Some("Ask an administrator to run, in this database: create extension vector;".to_owned())
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The Kafka source alone, against rdkafka's mock cluster.

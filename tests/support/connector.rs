@@ -1,0 +1,272 @@
+//! The connector as a process of its own: the binary as it is shipped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::kafka::Topic;
+use super::postgres::{Database, settled};
+use super::record::Shape;
+use super::wait::{PATIENCE, at_most, until};
+
+/// What a connector is to do, and a folder for its files.
+pub(crate) struct Connector {
+    /// Lines under `source.kafka`.
+    pub(crate) kafka: String,
+    /// Lines under `sink.postgres`.
+    pub(crate) postgres: String,
+    /// Lines under `tables`.
+    pub(crate) tables: String,
+    /// Lines under `embedsink`.
+    pub(crate) more: String,
+    /// `RUST_LOG`.
+    pub(crate) log: &'static str,
+    name: String,
+    topic: String,
+    folder: PathBuf,
+    starts: AtomicU32,
+}
+
+/// Client settings with which the group notices a dead member soon.
+pub(crate) const SHORT_SESSION: &str = "properties: {session.timeout.ms: 1500, heartbeat.interval.ms: 300}";
+
+/// Batches so small that whatever happens, happens in the middle of one.
+pub(crate) const SMALL_BATCHES: &str = "batch: {max-rows: 500, max-wait: 20ms}";
+
+impl Connector {
+    /// One that reads `topic` into the tables of `shape`, with the defaults for all else.
+    pub(crate) fn new(topic: &Topic, database: &Database, shape: &Shape) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        fs::create_dir_all(&folder).unwrap();
+        let tables: Vec<String> = shape
+            .tables
+            .iter()
+            .map(|(name, dimensions)| format!("{name}: {{dimensions: {dimensions}}}"))
+            .collect();
+        Self {
+            kafka: format!("bootstrap-servers: ['{}']\n", topic.broker()),
+            postgres: format!("url: {}\n", database.url()),
+            tables: tables.join("\n"),
+            more: String::new(),
+            log: "info",
+            name,
+            topic: topic.name().to_owned(),
+            folder,
+            starts: AtomicU32::new(0),
+        }
+    }
+
+    /// The same with short sessions and small batches.
+    pub(crate) fn restless(topic: &Topic, database: &Database, shape: &Shape) -> Self {
+        let mut connector = Self::new(topic, database, shape);
+        connector.kafka.push_str(SHORT_SESSION);
+        connector.more.push_str(SMALL_BATCHES);
+        connector
+    }
+
+    /// Its name, which is also its group's.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The configuration.
+    pub(crate) fn yaml(&self) -> String {
+        let Self { name, topic, .. } = self;
+        let indented = |text: &str, by: usize| text.replace('\n', &format!("\n{}", " ".repeat(by)));
+        format!(
+            "apiVersion: 0.1.0\nmeta:\n  version: 0.1.0\n  name: {name}\n  type: embedsink\n  topic: {topic}\n\
+             embedsink:\n  source:\n    kafka:\n      {}\n  sink:\n    postgres:\n      {}\n  tables:\n    {}\n  {}\n",
+            indented(&self.kafka, 6),
+            indented(&self.postgres, 6),
+            indented(&self.tables, 4),
+            indented(&self.more, 2),
+        )
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self) -> Process {
+        let config = self.folder.join("connector.yaml");
+        fs::write(&config, self.yaml()).unwrap();
+        self.run(&["--config", config.to_str().unwrap()])
+    }
+
+    /// Migrates the database as a subcommand, and waits for that.
+    pub(crate) async fn migrate(&self) {
+        let config = self.folder.join("connector.yaml");
+        fs::write(&config, self.yaml()).unwrap();
+        self.run(&["migrate", "--config", config.to_str().unwrap()])
+            .ends_with(0)
+            .await;
+    }
+
+    /// Starts the binary with these arguments.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Process {
+        let number = self.starts.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.join(format!("{number}.log"));
+        let output = self.folder.join(format!("{number}.out"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_embedsink"));
+        // Neither PG* variables nor a log level of the caller's.
+        command.env_clear().env("RUST_LOG", self.log).args(arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(&output).unwrap())
+            .stderr(File::create(&log).unwrap());
+        Process {
+            child: command.spawn().unwrap(),
+            log,
+            output,
+            status: None,
+        }
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        // What a failed test has left is wanted.
+        if !std::thread::panicking() && fs::remove_dir_all(&self.folder).is_err() {
+            eprintln!("the folder {} was left behind", self.folder.display());
+        }
+    }
+}
+
+/// A running connector. It is killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+    output: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8(fs::read(&self.log).unwrap()).unwrap()
+    }
+
+    /// What it has written to standard output.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap()
+    }
+
+    /// The lines of the log that hold `text`.
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(text))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Waits until the log has at least `count` lines that hold `text`.
+    pub(crate) async fn logs(&mut self, count: usize, text: &str) {
+        self.until(
+            &format!("{count} lines with {text:?} in the log"),
+            async |process| (process.lines_with(text).len() >= count).then_some(()),
+        )
+        .await;
+    }
+
+    /// Waits until `probe` gives something, while the process runs.
+    pub(crate) async fn until<T>(&mut self, what: &str, mut probe: impl AsyncFnMut(&Self) -> Option<T>) -> T {
+        until(what, async || {
+            let found = probe(self).await;
+            let status = self.child.try_wait().unwrap();
+            assert!(
+                found.is_some() || status.is_none(),
+                "it ended, {status:?}, before {what}"
+            );
+            found
+        })
+        .await
+    }
+
+    /// Waits until `count` records are settled, over all partitions.
+    pub(crate) async fn settles(&mut self, client: &Client, count: usize) {
+        let what = format!("{count} records to be settled");
+        self.until(&what, async |_| {
+            (settled(client).await >= count as i64).then_some(())
+        })
+        .await;
+    }
+
+    /// Sends a signal: `TERM`, `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        // The standard library can only kill.
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -s {name} {}", self.id())])
+            .status()
+            .unwrap();
+        assert!(sent.success(), "SIG{name} could not be sent");
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.status = Some(self.child.wait().unwrap());
+    }
+
+    /// SIGTERM, a drain, exit code 0. Returns what it logged.
+    pub(crate) async fn stop(self) -> String {
+        self.signal("TERM");
+        self.ends_with(0).await
+    }
+
+    /// Waits for the end, and compares the exit code. Returns what it logged.
+    pub(crate) async fn ends_with(self, code: i32) -> String {
+        self.ends_within(PATIENCE, code).await
+    }
+
+    /// The same with a deadline.
+    pub(crate) async fn ends_within(mut self, deadline: Duration, code: i32) -> String {
+        let status = at_most(deadline, async || self.child.try_wait().unwrap()).await;
+        let status = status.unwrap_or_else(|| panic!("it did not end within {deadline:?}"));
+        self.status = Some(status);
+        assert_eq!(status.code(), Some(code), "exit code of the connector ({status})");
+        self.log()
+    }
+
+    /// A size in KiB from the kernel's account of the process: `VmRSS`, or its peak, `VmHWM`.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            let log = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = log.lines().collect();
+            println!(
+                "the end of {}:\n{}",
+                self.log.display(),
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+    }
+}
