@@ -4,6 +4,7 @@
 //! reject (or was older than the batch's start, and so already written). For each table and key the
 //! last one wins, whatever came before it in the batch.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::commit::CommitPoint;
@@ -27,7 +28,7 @@ pub struct Span {
 }
 
 /// A row of a batch, borrowed from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Row<'a> {
     /// The key.
     pub id: &'a str,
@@ -44,7 +45,7 @@ pub struct Row<'a> {
 }
 
 /// What is left to do for one table once the last change per key has won; both sorted by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TableChanges<'a> {
     /// Rows to insert or overwrite.
     pub upserts: Vec<Row<'a>>,
@@ -53,7 +54,6 @@ pub struct TableChanges<'a> {
 }
 
 /// A record that cannot be used, with all that a dead letter keeps of it.
-#[derive(Debug)]
 pub struct Rejected {
     /// The partition it came from.
     pub partition: Partition,
@@ -87,7 +87,6 @@ struct RowFields {
 }
 
 /// One table's share: texts and vectors of all rows lie behind each other in one piece each.
-#[derive(Debug)]
 struct TableEntries {
     dimensions: usize,
     texts: String,
@@ -106,6 +105,41 @@ pub struct Batch {
     records: usize,
     source_bytes: usize,
     bytes: usize,
+}
+
+impl fmt::Debug for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row")
+            .field("dimensions", &self.embedding.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TableChanges<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableChanges")
+            .field("upserts", &self.upserts.len())
+            .field("deletes", &self.deletes.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected")
+            .field("partition", &self.partition)
+            .field("offset", &self.offset)
+            .field("reject", &self.reject)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TableEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableEntries")
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Batch {

@@ -13,12 +13,13 @@ mod object;
 mod timestamp;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::reject::{Reject, RejectReason};
 use crate::source::SourceRecord;
 
 /// What a record asks for.
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub enum Change<'a> {
     /// Insert or overwrite a row.
     Upsert(Embedding<'a>),
@@ -30,7 +31,7 @@ pub enum Change<'a> {
 }
 
 /// A decoded record. Its vector stands in the `Vec<f32>` that was given to [`decode`].
-#[derive(Debug, PartialEq)]
+#[derive(PartialEq)]
 pub struct Embedding<'a> {
     /// The key of the row; never empty.
     pub id: Cow<'a, str>,
@@ -44,6 +45,23 @@ pub struct Embedding<'a> {
     pub metadata: Option<&'a str>,
     /// The table that the record names.
     pub table_name: Option<Cow<'a, str>>,
+}
+
+impl fmt::Debug for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upsert(embedding) => fmt::Debug::fmt(embedding, f),
+            Self::Delete { .. } => f.write_str("Delete { .. }"),
+        }
+    }
+}
+
+impl fmt::Debug for Embedding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedding")
+            .field("timestamp", &self.timestamp)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Decodes one record; `vector` is overwritten with its numbers, all finite.
@@ -89,7 +107,10 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     }
     let timestamp = match fields.timestamp {
         Some(stated) => Some(stated),
-        None => record.timestamp.map(timestamp::from_millis).transpose()?,
+        // A producer's clock that is off by centuries is no fault of the record: it has no timestamp then.
+        None => record
+            .timestamp
+            .and_then(|millis| timestamp::from_millis(millis).ok()),
     };
     Ok(Change::Upsert(Embedding {
         id,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embedsink::command;
@@ -84,8 +85,9 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         (None, Some(files)) => runtime.block_on(command::run(&files.config, files.secrets.as_deref()))?,
         (None, None) => anyhow::bail!("nothing to do: give --config FILE, or a subcommand (see --help)"),
     };
-    // Threads of a connector that was given up are not waited for.
-    runtime.shutdown_background();
+    // A thread that ends while the process exits frees what OpenSSL's exit handler frees too. So all are
+    // waited for, but not for long: those of a connector that was given up may be stuck.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(code)
 }
 

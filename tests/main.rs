@@ -6,7 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+mod command;
 mod crash;
+mod damaged;
+mod group;
+mod memory;
+mod outage;
+mod position;
 mod source;
+mod start;
 mod support;
 mod writer;

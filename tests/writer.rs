@@ -247,11 +247,17 @@ fn payload_for(table: &str, text: &str) -> Option<String> {
 }
 
 #[track_caller]
-fn durable(written: Result<Written, WriteError>) -> Receipt {
+fn receipt(written: Result<Written, WriteError>) -> Receipt {
     match written {
         Ok(Written::Durable(receipt)) => receipt,
         other => panic!("not durable: {other:?}"),
     }
+}
+
+/// What was done, where that is durable.
+#[track_caller]
+fn durable(written: Result<Written, WriteError>) -> Effect {
+    receipt(written).effect()
 }
 
 #[track_caller]
@@ -288,7 +294,7 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
         ],
     );
     assert_eq!(
-        durable(writer.write(&first).await).effect(),
+        durable(writer.write(&first).await),
         Effect {
             upserted: 2,
             ..Effect::default()
@@ -308,7 +314,7 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
             (10, "worse", None),
         ],
     );
-    let receipt = durable(writer.write(&batch).await);
+    let receipt = receipt(writer.write(&batch).await);
     let effect = Effect {
         upserted: 2,
         unchanged: 0,
@@ -539,7 +545,7 @@ async fn a_commit_whose_answer_is_lost_is_found_in_the_ledger() {
     );
 
     let batch = stage.batch(2, &holding.at(1), &records_of_all_kinds());
-    proxy.lose_at("commit", Loss::Answer);
+    proxy.lose_at("select; commit", Loss::Answer);
     assert_eq!(disposition(writer.write(&batch).await), Disposition::Retry);
     assert!(proxy.has_lost());
     assert_eq!(
@@ -548,7 +554,7 @@ async fn a_commit_whose_answer_is_lost_is_found_in_the_ledger() {
         "the server had committed"
     );
 
-    let receipt = durable(writer.write(&batch).await);
+    let receipt = receipt(writer.write(&batch).await);
     assert_eq!(
         receipt.effect(),
         Effect {
@@ -643,7 +649,7 @@ async fn a_commit_in_doubt_of_which_a_part_was_taken_meanwhile_is_still_applied_
         let lost = Holding::take(&mut writer, 1).await;
         let mut batch = stage.batch(round as u64, &kept, &[(0, "a", payload("kept"))]);
         stage.fill(&mut batch, &lost, &[(0, "b", payload("lost"))]);
-        proxy.lose_at("commit", loss);
+        proxy.lose_at("select; commit", loss);
         assert_eq!(disposition(writer.write(&batch).await), Disposition::Retry);
 
         let heir = Holding::take(&mut other, 1).await;
@@ -651,7 +657,7 @@ async fn a_commit_in_doubt_of_which_a_part_was_taken_meanwhile_is_still_applied_
         assert_eq!(heir.taken.next_offset, i64::from(was_committed));
         assert_eq!(fenced(writer.write(&batch).await), [lost.lost()]);
         assert!(batch.drop_tenures(&[lost.lost()]));
-        let receipt = durable(writer.write(&batch).await);
+        let receipt = receipt(writer.write(&batch).await);
         assert_eq!(
             batch.settle(&receipt).next_offsets(),
             [(kept.partition.clone(), 1)]
@@ -698,7 +704,7 @@ async fn what_is_left_of_a_batch_is_written_when_a_part_of_it_was_lost() {
         "no part of it is written alone"
     );
     assert!(batch.drop_tenures(&[lost.lost()]));
-    let receipt = durable(writer.write(&batch).await);
+    let receipt = receipt(writer.write(&batch).await);
     assert_eq!(
         receipt.effect(),
         Effect {
@@ -878,7 +884,7 @@ async fn reading_a_log_again_leaves_every_row_as_it_is() {
 
     let mut again = stage.writer_of("connector 2", stage.database.port());
     let holding = Holding::take(&mut again, 0).await;
-    let effect = durable(again.write(&stage.batch(1, &holding, &records)).await).effect();
+    let effect = durable(again.write(&stage.batch(1, &holding, &records)).await);
     assert_eq!(
         effect,
         Effect {

@@ -68,14 +68,15 @@ fn source_record(offset: i64) -> SourceRecord<'static> {
 
 /// The row that record number `version` of the log brings. Every other field is there only at times.
 fn embedding(version: usize, key: &str) -> (Embedding<'_>, Vec<f32>) {
-    let some =
-        |every: usize, text: &str| (version % every != 0).then(|| Cow::Owned(format!("{text} {version}")));
+    let some = |every: usize, text: &str| {
+        (!version.is_multiple_of(every)).then(|| Cow::Owned(format!("{text} {version}")))
+    };
     let embedding = Embedding {
         id: Cow::Borrowed(key),
         text: some(2, "text"),
-        timestamp: (version % 3 != 0).then_some(version as i64),
+        timestamp: (!version.is_multiple_of(3)).then_some(version as i64),
         source: some(5, "source"),
-        metadata: (version % 2 == 0).then_some(r#"{"a": "é"}"#),
+        metadata: version.is_multiple_of(2).then_some(r#"{"a": "é"}"#),
         table_name: None,
     };
     (embedding, vec![version as f32; 3])

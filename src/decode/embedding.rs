@@ -90,10 +90,10 @@ fn number(bytes: &[u8], start: usize) -> Result<(f32, usize), Reject> {
     }
     // A leading `0` (as in `0.123`) is not a significant digit.
     digit_count -= usize::from(bytes[first] == b'0');
-    if digit_count <= 19 {
-        if let Some(value) = round(mantissa, exponent) {
-            return Ok((if negative { -value } else { value }, at));
-        }
+    if digit_count <= 19
+        && let Some(value) = round(mantissa, exponent)
+    {
+        return Ok((if negative { -value } else { value }, at));
     }
     std::str::from_utf8(&bytes[start..at])
         .ok()
@@ -195,7 +195,9 @@ fn not_a_number(bytes: &[u8], at: usize) -> Reject {
             format!("`embedding` holds NaN or Infinity at byte {at}"),
         );
     }
-    bad_or_ended(bytes, at, "expected a number in `embedding`")
+    // A payload that is cut off behind a minus ends in the middle, as any other that is cut off.
+    let behind_sign = at + usize::from(rest.first() == Some(&b'-'));
+    bad_or_ended(bytes, behind_sign, "expected a number in `embedding`")
 }
 
 fn not_finite(index: usize, what: &str) -> Reject {

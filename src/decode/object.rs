@@ -39,11 +39,11 @@ pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a
         let name: Text<'a> = cursor.value()?;
         cursor.expect(b':', "`:` after a field name")?;
         let known = KNOWN.iter().position(|known| *known == name.0);
-        if let Some(index) = known {
-            if std::mem::replace(&mut seen[index], true) {
-                let message = format!("the field `{}` stands there twice", KNOWN[index]);
-                return Err(Reject::new(RejectReason::BadJson, message));
-            }
+        if let Some(index) = known
+            && std::mem::replace(&mut seen[index], true)
+        {
+            let message = format!("the field `{}` stands there twice", KNOWN[index]);
+            return Err(Reject::new(RejectReason::BadJson, message));
         }
         if cursor.peek() == Some(b'n') {
             // A null is the same as a field that is not there.

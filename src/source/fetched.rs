@@ -1,11 +1,13 @@
-//! A run of raw records, packed into one allocation.
+//! A run of raw records, packed into one allocation. `Debug` shows sizes, never bytes.
+
+use std::fmt;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Partition, Tenure};
 
 /// A record as the broker holds it: positions and bytes, not yet understood.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct SourceRecord<'a> {
     /// Its offset within its partition.
     pub offset: i64,
@@ -30,13 +32,33 @@ struct Span {
 ///
 /// Their bytes lie behind each other in one buffer. The memory they take is charged to the
 /// source's budget until this value is dropped.
-#[derive(Debug)]
 pub struct Fetched {
     partition: Partition,
     tenure: Tenure,
     bytes: Vec<u8>,
     spans: Vec<Span>,
     charge: Option<OwnedSemaphorePermit>,
+}
+
+impl fmt::Debug for SourceRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceRecord")
+            .field("offset", &self.offset)
+            .field("key_bytes", &self.key.map(<[u8]>::len))
+            .field("payload_bytes", &self.payload.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("partition", &self.partition)
+            .field("tenure", &self.tenure)
+            .field("records", &self.spans.len())
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Fetched {
@@ -63,6 +85,11 @@ impl Fetched {
     /// Bytes of keys and payloads together.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes it takes in memory, with what keeps account of each record.
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + size_of_val(self.spans.as_slice())
     }
 
     /// Ties the memory budget's permit to the life of these records.

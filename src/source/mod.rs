@@ -193,7 +193,7 @@ pub trait Source: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<SourceEvent, SourceError>> + Send;
 
     /// Starts, or starts anew, delivery of an assigned partition at `offset`. Returns at once.
-    /// Naming a partition that has been revoked meanwhile does nothing.
+    /// Naming a partition that has been revoked or announced anew meanwhile does nothing.
     fn begin(&mut self, partition: &Partition, tenure: Tenure, offset: i64);
 
     /// Asks for [`SourceEvent::Assigned`] once more, with what the broker retains by then. Delivery

@@ -82,7 +82,11 @@ impl PostgresWriter {
         stored: &[Position],
         moved: &[Position],
     ) -> Written {
-        let is_moved = |span: &Span| moved.iter().any(|position| position.partition == span.partition);
+        let is_moved = |span: &Span| {
+            moved
+                .iter()
+                .any(|position| position.partition == span.partition && position.epoch == span.tenure.0)
+        };
         // A batch moves as a whole. Where a part of it could move just now, no attempt had committed.
         let is_written = |span: &Span| {
             moved.is_empty()

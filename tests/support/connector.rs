@@ -79,11 +79,6 @@ impl Connector {
         &self.name
     }
 
-    /// Its folder.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// The configuration.
     pub(crate) fn yaml(&self) -> String {
         let Self { name, topic, .. } = self;
@@ -98,20 +93,26 @@ impl Connector {
         )
     }
 
+    /// The configuration file's path.
+    pub(crate) fn path(&self) -> String {
+        self.folder.join("connector.yaml").to_str().unwrap().to_owned()
+    }
+
+    /// Writes the configuration file.
+    pub(crate) fn write(&self) {
+        fs::write(self.path(), self.yaml()).unwrap();
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Process {
-        let config = self.folder.join("connector.yaml");
-        fs::write(&config, self.yaml()).unwrap();
-        self.run(&["--config", config.to_str().unwrap()])
+        self.write();
+        self.run(&["--config", &self.path()])
     }
 
     /// Migrates the database as a subcommand, and waits for that.
     pub(crate) async fn migrate(&self) {
-        let config = self.folder.join("connector.yaml");
-        fs::write(&config, self.yaml()).unwrap();
-        self.run(&["migrate", "--config", config.to_str().unwrap()])
-            .ends_with(0)
-            .await;
+        self.write();
+        self.run(&["migrate", "--config", &self.path()]).ends_with(0).await;
     }
 
     /// Starts the binary with these arguments.
@@ -163,9 +164,11 @@ impl Process {
         String::from_utf8(fs::read(&self.log).unwrap()).unwrap()
     }
 
-    /// What it has written to standard output.
-    pub(crate) fn output(&self) -> String {
-        fs::read_to_string(&self.output).unwrap()
+    /// Waits for the end with exit code 0. Returns what it wrote to standard output.
+    pub(crate) async fn outputs(self) -> String {
+        let output = self.output.clone();
+        self.ends_with(0).await;
+        fs::read_to_string(output).unwrap()
     }
 
     /// The lines of the log that hold `text`.

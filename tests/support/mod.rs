@@ -10,5 +10,6 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod servers;
+pub(crate) mod stage;
 pub(crate) mod turn;
 pub(crate) mod wait;

@@ -29,6 +29,8 @@ use crate::source::{
 const POLL: Duration = Duration::from_millis(20);
 /// How long a question to the broker may hold the thread up.
 const ASK: Duration = Duration::from_secs(2);
+/// When a question that was not answered is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long a revoked partition is held back for its last write.
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long the thread waits for room before it pauses all partitions. A pause throws away what
@@ -59,8 +61,8 @@ pub(super) enum Command {
 /// A partition that the group has assigned to us.
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// What the broker retains of it is not known yet.
-    Unannounced,
+    /// What the broker retains of it is not known yet; it is asked from `due` on.
+    Unannounced { due: Instant },
     /// Announced; waits for its `Begin`.
     Waiting,
     /// Told where to begin; librdkafka does not have it yet.
@@ -266,9 +268,14 @@ impl Poller {
                     tenure,
                     offset,
                 }) => {
-                    self.halt(&partition, State::Beginning { tenure, offset })?;
+                    // One that was sent before the partition was given or asked for anew is of the past.
+                    if !matches!(self.states.get(&partition), Some(State::Unannounced { .. })) {
+                        self.halt(&partition, State::Beginning { tenure, offset })?;
+                    }
                 }
-                Ok(Command::Announce(partition)) => self.halt(&partition, State::Unannounced)?,
+                Ok(Command::Announce(partition)) => {
+                    self.halt(&partition, State::Unannounced { due: Instant::now() })?;
+                }
                 Ok(Command::Commit(point)) => self.commit(&point),
                 Ok(Command::Close) | Err(TryRecvError::Disconnected) => return Err(End::Closed),
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -283,10 +290,10 @@ impl Poller {
                 drop(list.add_partition_offset(partition.topic(), partition.number(), Offset::Offset(*next)));
             }
         }
-        if list.count() > 0 {
-            if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
-                tracing::debug!(%error, "the broker did not take the offsets");
-            }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "the broker did not take the offsets");
         }
     }
 
@@ -311,9 +318,10 @@ impl Poller {
             self.states.clear();
             self.consumer.assign(&nothing).map_err(gone)?;
         }
+        let due = Instant::now();
         let new = partitions
             .into_iter()
-            .map(|partition| (partition, State::Unannounced));
+            .map(|partition| (partition, State::Unannounced { due }));
         self.states.extend(new);
         Ok(())
     }
@@ -362,14 +370,18 @@ impl Poller {
     /// Asks for what new partitions retain, and announces them. All are asked before any is read:
     /// a question waits behind a fetch that waits for records.
     fn announce(&mut self) {
+        let now = Instant::now();
         let new = self
             .states
             .iter()
-            .filter(|(_, state)| matches!(state, State::Unannounced));
+            .filter(|(_, state)| matches!(state, State::Unannounced { due } if *due <= now));
         let mut new: Vec<Partition> = new.map(|(partition, _)| partition.clone()).collect();
         new.sort_unstable();
         for partition in new {
             let Some(retained) = self.ask_retained(&partition) else {
+                // Its leader is away. The question holds all others up, so it is not asked often.
+                let due = Instant::now() + ASK_AGAIN;
+                self.states.insert(partition, State::Unannounced { due });
                 return;
             };
             self.states.insert(partition.clone(), State::Waiting);
@@ -469,7 +481,7 @@ impl Poller {
     /// so that polling goes on and the group keeps this member however long the database takes.
     fn deliver(&mut self) -> Result<(), End> {
         while let Some(run) = self.outbox.front() {
-            let wanted = run.bytes().clamp(1, self.budget) as u32;
+            let wanted = run.memory().clamp(1, self.budget) as u32;
             let acquire = Arc::clone(&self.room).acquire_many_owned(wanted);
             let patience = if self.paused { Duration::ZERO } else { PATIENCE };
             let Ok(permit) = self

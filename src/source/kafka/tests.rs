@@ -1,5 +1,10 @@
 use std::collections::BTreeMap;
 
+use rdkafka::consumer::Consumer;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+
 use super::*;
 use crate::config::{Secret, StartAt};
 
@@ -111,4 +116,67 @@ async fn a_property_that_librdkafka_does_not_know_or_take_is_named_without_its_v
             }
         }
     }
+}
+
+/// The next event, in time.
+async fn next(source: &mut KafkaSource) -> SourceEvent {
+    let event = tokio::time::timeout(Duration::from_secs(60), source.next()).await;
+    event.expect("in time").expect("an event")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
+    let mock = MockCluster::new(1).expect("a cluster");
+    mock.create_topic("topic", 2, 1).expect("a topic");
+    let mut settings = settings(&[("session.timeout.ms", "4000")]);
+    settings.bootstrap_servers = vec![mock.bootstrap_servers()];
+    let mut source = KafkaSource::start(&settings, 1 << 20).expect("a source");
+    for _ in 0..2 {
+        assert!(matches!(next(&mut source).await, SourceEvent::Assigned { .. }));
+    }
+    let refusals = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+    ];
+    mock.request_errors(RDKafkaApiKey::OffsetCommit, &refusals);
+    let advice = |zero, one| {
+        let foreign = Partition::new("another topic", 0);
+        CommitPoint::new(vec![
+            (Partition::new("topic", 0), zero),
+            (Partition::new("topic", 1), one),
+            (foreign, 9),
+        ])
+    };
+    for _ in refusals {
+        source.commit(&advice(1, 2));
+    }
+    // The refused ones are not repeated; the next one stands for all.
+    let observer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("group.id", "group")
+        .create()
+        .expect("an observer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("topic", 0);
+    asked.add_partition("topic", 1);
+    let since = std::time::Instant::now();
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        look.tick().await;
+        source.commit(&advice(30, 40));
+        let found = observer
+            .committed_offsets(asked.clone(), Duration::from_secs(10))
+            .expect("an answer");
+        let found: Vec<Offset> = found.elements().iter().map(|element| element.offset()).collect();
+        if found == [Offset::Offset(30), Offset::Offset(40)] {
+            break;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(60),
+            "the broker knows {found:?}"
+        );
+    }
+    source.close(Duration::from_secs(20)).await;
 }
