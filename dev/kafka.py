@@ -118,7 +118,9 @@ def start_kafka(process, port):
     data = process.folder / "data"
     settings = process.folder / "server.properties"
     settings.write_text(SETTINGS.format(host=HOST, port=port, controller_port=free_port(), data=data))
-    command = [java, "-Xmx512m", "-Dlog4j2.level=WARN", "-cp", f"{jars()}/*"]
+    # Without the limit each of its threads keeps a buffer as large as the largest record it has seen.
+    command = [java, "-Xmx512m", "-Djdk.nio.maxCachedBufferSize=1048576"]
+    command += ["-Dlog4j2.level=WARN", "-cp", f"{jars()}/*"]
     if not (data / "meta.properties").exists():
         made = subprocess.run(
             [*command, "kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", settings],

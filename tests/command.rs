@@ -24,7 +24,7 @@ async fn plain() -> (Connector, Database, Topic) {
 
 #[tokio::test]
 async fn help_and_version_are_given() {
-    let (connector, ..) = plain().await;
+    let (connector, _database, _topic) = plain().await;
     let output = async |arguments: &[&str]| {
         connector.run(arguments).outputs().await
     };
@@ -38,7 +38,7 @@ async fn help_and_version_are_given() {
 
 #[tokio::test]
 async fn a_bad_configuration_is_told_in_full_and_opens_no_connection() {
-    let (mut connector, ..) = plain().await;
+    let (mut connector, _database, _topic) = plain().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let here = listener.local_addr().unwrap();
@@ -60,7 +60,7 @@ async fn a_bad_configuration_is_told_in_full_and_opens_no_connection() {
 
 #[tokio::test]
 async fn check_says_what_is_configured_and_opens_no_connection() {
-    let (mut connector, ..) = plain().await;
+    let (mut connector, _database, _topic) = plain().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     connector.postgres = format!("url: postgres://postgres@{}/nothing", listener.local_addr().unwrap());
@@ -104,13 +104,9 @@ async fn a_database_that_does_not_exist_is_a_bad_configuration() {
 
 #[tokio::test]
 async fn a_topic_that_does_not_exist_is_told() {
-    let (mut connector, ..) = plain().await;
-    connector.kafka.push_str("\ntopics: [no-such-topic]");
-    let path = connector.path();
-    let yaml = connector.yaml();
-    let lines: Vec<&str> = yaml.lines().filter(|line| !line.trim_start().starts_with("topic:")).collect();
-    fs::write(&path, lines.join("\n")).unwrap();
-    let text = connector.run(&["--config", &path]).ends_with(1).await;
+    let (mut connector, _database, _topic) = plain().await;
+    connector.topic = "no-such-topic".to_owned();
+    let text = connector.start().ends_with(1).await;
     assert!(text.contains("there is no topic no-such-topic"), "{text}");
 }
 

@@ -25,8 +25,9 @@ pub(crate) struct Connector {
     pub(crate) more: String,
     /// `RUST_LOG`.
     pub(crate) log: &'static str,
+    /// The topic's name.
+    pub(crate) topic: String,
     name: String,
-    topic: String,
     folder: PathBuf,
     starts: AtomicU32,
 }
