@@ -69,10 +69,7 @@ impl Expected {
     /// Compares the rows with what was there before.
     async fn report(&self, postgres: &Client, took: Duration) -> Result<Report> {
         let after = versions(postgres, &self.ids).await?;
-        let unchanged = after
-            .iter()
-            .filter(|(id, version)| self.before.get(*id) == Some(version))
-            .count();
+        let unchanged = after.iter().filter(|(id, version)| self.before.get(*id) == Some(version)).count();
         let new = after.keys().filter(|id| !self.before.contains_key(*id)).count();
         Ok(Report {
             produced: self.ids.len(),
@@ -97,11 +94,8 @@ pub(crate) async fn offsets(postgres: &Client, settings: &Settings) -> Result<Ve
     let sql = "select partition::int4, next_offset::int8, epoch::int8 from embedsink.offsets \
                where connector = $1 and topic = $2 order by partition";
     let rows = postgres.query(sql, &[&settings.name, &settings.topic]).await?;
-    let stands = rows.iter().map(|row| Stand {
-        partition: row.get(0),
-        next_offset: row.get(1),
-        epoch: row.get(2),
-    });
+    let stands =
+        rows.iter().map(|row| Stand { partition: row.get(0), next_offset: row.get(1), epoch: row.get(2) });
     Ok(stands.collect())
 }
 
@@ -112,10 +106,7 @@ pub(crate) async fn epochs(postgres: &Client, settings: &Settings) -> Result<Has
         return Ok(HashMap::new());
     }
     let stands = offsets(postgres, settings).await?;
-    Ok(stands
-        .into_iter()
-        .map(|stand| (stand.partition, stand.epoch))
-        .collect())
+    Ok(stands.into_iter().map(|stand| (stand.partition, stand.epoch)).collect())
 }
 
 /// Waits until the connector has made its tables and taken every partition: each epoch has risen.
@@ -130,10 +121,7 @@ pub(crate) async fn ready(
     loop {
         poll.tick().await;
         let now = epochs(postgres, settings).await?;
-        let taken = now
-            .iter()
-            .filter(|(partition, epoch)| before.get(partition) < Some(epoch))
-            .count();
+        let taken = now.iter().filter(|(partition, epoch)| before.get(partition) < Some(epoch)).count();
         if taken >= partitions {
             return Ok(());
         }
@@ -190,21 +178,13 @@ pub(crate) async fn follow(
 
 /// How many of the delivered records lie before the stored positions.
 fn passed(stands: &[Stand], places: &[Place]) -> usize {
-    let next: HashMap<i32, i64> = stands
-        .iter()
-        .map(|stand| (stand.partition, stand.next_offset))
-        .collect();
-    places
-        .iter()
-        .filter(|place| next.get(&place.partition) > Some(&place.offset))
-        .count()
+    let next: HashMap<i32, i64> = stands.iter().map(|stand| (stand.partition, stand.next_offset)).collect();
+    places.iter().filter(|place| next.get(&place.partition) > Some(&place.offset)).count()
 }
 
 /// How many of the rows a reader of the table sees now.
 async fn visible(postgres: &Client, ids: &[String]) -> Result<usize> {
-    let row = postgres
-        .query_one("select count(*) from embeddings where id = any($1)", &[&ids])
-        .await?;
+    let row = postgres.query_one("select count(*) from embeddings where id = any($1)", &[&ids]).await?;
     Ok(usize::try_from(row.get::<_, i64>(0))?)
 }
 

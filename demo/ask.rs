@@ -49,10 +49,7 @@ pub(crate) async fn ask(postgres: &Client, questions: &[Question]) -> Result<()>
             let text: Option<String> = row.get(2);
             let lines = wrap(text.as_deref().unwrap_or("-"), WIDTH - INDENT);
             let text = lines.join(&format!("\n{:INDENT$}", ""));
-            println!(
-                "  {distance:>8.3}  {:<12}  {text}",
-                topic.as_deref().unwrap_or("-")
-            );
+            println!("  {distance:>8.3}  {:<12}  {text}", topic.as_deref().unwrap_or("-"));
         }
     }
     Ok(())

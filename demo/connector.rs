@@ -78,10 +78,7 @@ impl Connector {
         let asked = Instant::now();
         terminate(self.pid)?;
         let Ok(status) = timeout(STOP_DEADLINE, &mut self.exit).await else {
-            bail!(
-                "The connector did not stop within {} s. Its log is {LOG}",
-                STOP_DEADLINE.as_secs()
-            );
+            bail!("The connector did not stop within {} s. Its log is {LOG}", STOP_DEADLINE.as_secs());
         };
         self.running = false;
         let took = asked.elapsed();
@@ -109,9 +106,7 @@ impl Drop for Connector {
 fn program() -> Result<PathBuf> {
     let example = env::current_exe().context("The demo cannot find its own program")?;
     let target = example.parent().and_then(|examples| examples.parent());
-    let program = target
-        .context("The demo's program has no parent folder")?
-        .join("embedsink");
+    let program = target.context("The demo's program has no parent folder")?.join("embedsink");
     if !program.exists() {
         bail!("{} is missing. Build it: make build", program.display());
     }
@@ -130,9 +125,7 @@ fn wait_in_background(mut child: Child) -> oneshot::Receiver<io::Result<ExitStat
 
 /// Sends SIGTERM. The shell's own `kill` is there on every machine.
 fn terminate(pid: u32) -> Result<()> {
-    let status = Command::new("sh")
-        .args(["-c", "kill -TERM \"$1\"", "sh", &pid.to_string()])
-        .status()?;
+    let status = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid.to_string()]).status()?;
     if !status.success() {
         bail!("SIGTERM could not be sent to process {pid}");
     }

@@ -52,36 +52,26 @@ async fn demo() -> Result<()> {
 
     let partitions = produce::create_topic(&settings).await?;
     let postgres = connect(&settings).await?;
-    println!(
-        "Topic {} on {}: {partitions} partitions.",
-        settings.topic, settings.bootstrap
-    );
+    println!("Topic {} on {}: {partitions} partitions.", settings.topic, settings.bootstrap);
 
     let before = arrive::epochs(&postgres, &settings).await?;
     let mut connector = Connector::start(&settings)?;
     println!("Connector started: {}", connector.command());
     println!("Its log: {}", connector::LOG);
-    connector
-        .watch(arrive::ready(&postgres, &settings, partitions, &before))
-        .await?;
+    connector.watch(arrive::ready(&postgres, &settings, partitions, &before)).await?;
 
     let expected = Expected::read(&postgres, records.iter().map(|record| record.id.clone())).await?;
     let deliveries = Arc::new(Deliveries::default());
     let sending = produce::produce(&settings, records, Arc::clone(&deliveries));
     let arriving = arrive::follow(&postgres, &settings, &expected, &deliveries);
     // The clock starts with the first poll of `arriving`, just before the first record is sent.
-    let (report, ()) = connector
-        .watch(async { tokio::try_join!(arriving, sending) })
-        .await?;
+    let (report, ()) = connector.watch(async { tokio::try_join!(arriving, sending) }).await?;
 
     summarize(&postgres, &settings, &report).await?;
     ask::ask(&postgres, &questions).await?;
 
     let ended = connector.stop().await?;
-    println!(
-        "\nConnector stopped with SIGTERM: exit code 0 after {:.2} s.",
-        ended.as_secs_f64()
-    );
+    println!("\nConnector stopped with SIGTERM: exit code 0 after {:.2} s.", ended.as_secs_f64());
     farewell(&settings);
     Ok(())
 }
@@ -89,10 +79,7 @@ async fn demo() -> Result<()> {
 /// Opens the demo's own connection to Postgres.
 async fn connect(settings: &Settings) -> Result<Client> {
     let (client, connection) = settings.postgres.connect(NoTls).await.with_context(|| {
-        format!(
-            "Postgres does not answer on port {} (make up starts it)",
-            settings.postgres_port()
-        )
+        format!("Postgres does not answer on port {} (make up starts it)", settings.postgres_port())
     })?;
     tokio::spawn(async move {
         // The queries that the connection carries report its end themselves.
@@ -109,22 +96,13 @@ async fn summarize(postgres: &Client, settings: &Settings, report: &Report) -> R
     println!("    new                       {:>7}", report.new);
     println!("    changed                   {:>7}", report.changed);
     println!("    unchanged, left alone     {:>7}", report.unchanged);
-    println!(
-        "  first produce to last row   {:>7.3} s",
-        report.took.as_secs_f64()
-    );
-    println!(
-        "  records per second          {:>7.0}",
-        report.produced as f64 / report.took.as_secs_f64()
-    );
+    println!("  first produce to last row   {:>7.3} s", report.took.as_secs_f64());
+    println!("  records per second          {:>7.0}", report.produced as f64 / report.took.as_secs_f64());
 
     println!("\nWhere the connector stands (embedsink.offsets)");
     println!("  partition   next offset   epoch");
     for stand in arrive::offsets(postgres, settings).await? {
-        println!(
-            "  {:>9}   {:>11}   {:>5}",
-            stand.partition, stand.next_offset, stand.epoch
-        );
+        println!("  {:>9}   {:>11}   {:>5}", stand.partition, stand.next_offset, stand.epoch);
     }
     Ok(())
 }

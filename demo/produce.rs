@@ -54,36 +54,20 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Record>> {
 
 /// Creates the topic unless it exists. Returns the number of its partitions.
 pub(crate) async fn create_topic(settings: &Settings) -> Result<usize> {
-    let silent = || {
-        format!(
-            "Kafka does not answer on {} (make up starts it)",
-            settings.bootstrap
-        )
-    };
+    let silent = || format!("Kafka does not answer on {} (make up starts it)", settings.bootstrap);
     let admin: AdminClient<DefaultClientContext> = client(settings).create()?;
     let topic = NewTopic::new(&settings.topic, PARTITIONS, TopicReplication::Fixed(1));
-    let options = AdminOptions::new()
-        .request_timeout(Some(KAFKA_DEADLINE))
-        .operation_timeout(Some(KAFKA_DEADLINE));
-    for result in admin
-        .create_topics([&topic], &options)
-        .await
-        .with_context(silent)?
-    {
+    let options =
+        AdminOptions::new().request_timeout(Some(KAFKA_DEADLINE)).operation_timeout(Some(KAFKA_DEADLINE));
+    for result in admin.create_topics([&topic], &options).await.with_context(silent)? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((name, code)) => bail!("Kafka did not create the topic {name}: {code}"),
         }
     }
-    let metadata = admin
-        .inner()
-        .fetch_metadata(Some(&settings.topic), KAFKA_DEADLINE)
-        .with_context(silent)?;
-    match metadata
-        .topics()
-        .first()
-        .map_or(0, |topic| topic.partitions().len())
-    {
+    let metadata =
+        admin.inner().fetch_metadata(Some(&settings.topic), KAFKA_DEADLINE).with_context(silent)?;
+    match metadata.topics().first().map_or(0, |topic| topic.partitions().len()) {
         0 => bail!("Kafka shows no partitions for the topic {}", settings.topic),
         partitions => Ok(partitions),
     }
@@ -101,15 +85,10 @@ pub(crate) async fn produce(
     tokio::task::spawn_blocking(move || {
         for record in &records {
             let message = BaseRecord::to(&topic).key(&record.id).payload(&record.payload);
-            producer
-                .send(message)
-                .map_err(|(error, _)| error)
-                .context("A record could not be queued")?;
+            producer.send(message).map_err(|(error, _)| error).context("A record could not be queued")?;
             producer.poll(Duration::ZERO);
         }
-        producer
-            .flush(KAFKA_DEADLINE)
-            .context("Kafka did not take all records in time")?;
+        producer.flush(KAFKA_DEADLINE).context("Kafka did not take all records in time")?;
         deliveries.check()
     })
     .await
@@ -157,10 +136,7 @@ impl Deliveries {
         let outcomes = self.outcomes();
         match outcomes.refused.first() {
             None => Ok(()),
-            Some(first) => bail!(
-                "Kafka refused {} records. The first: {first}",
-                outcomes.refused.len()
-            ),
+            Some(first) => bail!("Kafka refused {} records. The first: {first}", outcomes.refused.len()),
         }
     }
 
@@ -182,10 +158,7 @@ impl ProducerContext for Reporter {
         let mut outcomes = self.0.outcomes();
         match result {
             Ok(message) => {
-                outcomes.places.push(Place {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                });
+                outcomes.places.push(Place { partition: message.partition(), offset: message.offset() });
             }
             Err((error, _)) => outcomes.refused.push(error.clone()),
         }

@@ -111,10 +111,7 @@ impl Settings {
     pub(crate) fn psql(&self) -> String {
         let user = self.postgres.get_user().unwrap_or("postgres");
         let database = self.postgres.get_dbname().unwrap_or(user);
-        format!(
-            "psql -h localhost -p {} -U {user} {database}",
-            self.postgres_port()
-        )
+        format!("psql -h localhost -p {} -U {user} {database}", self.postgres_port())
     }
 }
 
@@ -128,9 +125,7 @@ fn with_port(text: &str, default: u16, variable: &str) -> Result<String> {
     let Ok(value) = env::var(variable) else {
         return Ok(text.to_owned());
     };
-    let port: u16 = value
-        .parse()
-        .with_context(|| format!("{variable}={value} is not a port"))?;
+    let port: u16 = value.parse().with_context(|| format!("{variable}={value} is not a port"))?;
     if port == default {
         return Ok(text.to_owned());
     }

@@ -10,6 +10,11 @@ create table embedsink.offsets (
   next_offset bigint not null check (next_offset >= 0),
   -- Raised by whoever takes the partition over. Whoever held it before then changes nothing any more.
   epoch bigint not null,
+  -- The last record written, and its timestamp in milliseconds. A log in which that record has another timestamp is
+  -- another log: the topic was deleted and created again. Not looked at once next_offset was set by hand.
+  last_offset bigint,
+  last_timestamp bigint,
+  created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   primary key (connector, topic, partition)
 )
@@ -27,14 +32,13 @@ create table embedsink.dead_letters (
   key bytea,
   -- Null for a record without a payload.
   payload bytea,
-  headers jsonb,
-  -- The table the record was meant for, if that could be told.
-  table_name text,
   -- One of a closed set, for counting. `message` says it to people, without values of the record.
   reason text not null,
   message text not null,
   record_timestamp timestamptz,
-  first_seen timestamptz not null default now(),
-  -- A record that is read again is kept once.
-  unique (connector, topic, partition, "offset")
+  first_seen timestamptz not null default now()
 );
+
+-- Not unique: when a topic is created again, or a position is set back by hand, the same offset comes again, and what is
+-- there then must be kept as well.
+create index dead_letters_position on embedsink.dead_letters (connector, topic, partition, "offset");

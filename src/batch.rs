@@ -7,6 +7,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::commit::CommitPoint;
 use crate::decode::Embedding;
 use crate::reject::Reject;
@@ -25,6 +27,8 @@ pub struct Span {
     pub from: i64,
     /// The offset that is stored with it: that of the next record.
     pub to: i64,
+    /// The timestamp of the record before `to`, in milliseconds.
+    pub last_timestamp: Option<i64>,
 }
 
 /// A row of a batch, borrowed from it.
@@ -105,13 +109,12 @@ pub struct Batch {
     records: usize,
     source_bytes: usize,
     bytes: usize,
+    charges: Vec<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row")
-            .field("dimensions", &self.embedding.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Row").field("dimensions", &self.embedding.len()).finish_non_exhaustive()
     }
 }
 
@@ -136,9 +139,7 @@ impl fmt::Debug for Rejected {
 
 impl fmt::Debug for TableEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableEntries")
-            .field("entries", &self.entries.len())
-            .finish_non_exhaustive()
+        f.debug_struct("TableEntries").field("entries", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -160,6 +161,7 @@ impl Batch {
             records: 0,
             source_bytes: 0,
             bytes: 0,
+            charges: Vec::new(),
         }
     }
 
@@ -188,28 +190,31 @@ impl Batch {
         self.bytes
     }
 
+    /// Keeps a charge on the source's budget until the batch is done with. For a record that is by
+    /// itself larger than a batch should be: the source then holds back others meanwhile.
+    pub fn hold(&mut self, charge: Option<OwnedSemaphorePermit>) {
+        self.charges.extend(charge);
+    }
+
     /// Takes note that the batch covers `record`, and says under which span. `from` is the offset
     /// stored for the partition, used when the batch meets it for the first time.
     fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> usize {
-        let known = self
-            .spans
-            .iter()
-            .rposition(|span| span.partition == *at.partition && span.tenure == at.tenure);
+        let known =
+            self.spans.iter().rposition(|span| span.partition == *at.partition && span.tenure == at.tenure);
         let index = known.unwrap_or_else(|| {
             self.spans.push(Span {
                 partition: at.partition.clone(),
                 tenure: at.tenure,
                 from: at.stored,
                 to: at.stored,
+                last_timestamp: None,
             });
             self.dropped.push(false);
             self.spans.len() - 1
         });
-        debug_assert!(
-            record.offset >= self.spans[index].to,
-            "offsets of a partition rise"
-        );
+        debug_assert!(record.offset >= self.spans[index].to, "offsets of a partition rise");
         self.spans[index].to = record.offset + 1;
+        self.spans[index].last_timestamp = record.timestamp;
         self.records += 1;
         self.source_bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
         index
@@ -237,11 +242,7 @@ impl Batch {
         });
         table.vectors.extend_from_slice(vector);
         self.bytes += table.texts.len() - id.start + size_of_val(vector) + size_of::<Entry>();
-        table.entries.push(Entry {
-            span: span as u32,
-            id,
-            change,
-        });
+        table.entries.push(Entry { span: span as u32, id, change });
     }
 
     /// Adds a deletion of `id` from every table.
@@ -250,11 +251,7 @@ impl Batch {
         for table in &mut self.tables {
             let id = table.keep(id);
             self.bytes += id.len() + size_of::<Entry>();
-            table.entries.push(Entry {
-                span,
-                id,
-                change: None,
-            });
+            table.entries.push(Entry { span, id, change: None });
         }
     }
 
@@ -278,30 +275,24 @@ impl Batch {
     /// whether anything is left to write.
     pub fn drop_tenures(&mut self, lost: &[(Partition, Tenure)]) -> bool {
         for (span, dropped) in self.spans.iter().zip(&mut self.dropped) {
-            *dropped |= lost
-                .iter()
-                .any(|(partition, tenure)| span.partition == *partition && span.tenure == *tenure);
+            *dropped |=
+                lost.iter().any(|(partition, tenure)| span.partition == *partition && span.tenure == *tenure);
         }
         self.dropped.iter().any(|dropped| !dropped)
     }
 
     /// The spans that the batch still covers.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
-        self.spans
-            .iter()
-            .zip(&self.dropped)
-            .filter(|(_, dropped)| !**dropped)
-            .map(|(span, _)| span)
+        self.spans.iter().zip(&self.dropped).filter(|(_, dropped)| !**dropped).map(|(span, _)| span)
     }
 
     /// The records of the batch that cannot be used.
     pub fn rejected(&self) -> impl Iterator<Item = &Rejected> {
-        self.rejected
-            .iter()
-            .filter(|rejected| !self.dropped[rejected.span])
+        self.rejected.iter().filter(|rejected| !self.dropped[rejected.span])
     }
 
-    /// What is to be done to `table`. Sorting by key makes all writers lock rows in one order.
+    /// What is to be done to `table`. Sorted by key, so that upserts lock rows in one
+    /// order; a deadlock that is left (with deletions, or with others) is tried again.
     pub fn changes(&self, table: TableId) -> TableChanges<'_> {
         let table = &self.tables[table.0];
         let mut order: Vec<(&str, u32)> = Vec::with_capacity(table.entries.len());
@@ -330,16 +321,8 @@ impl Batch {
     /// # Panics
     /// When the receipt is another batch's.
     pub fn settle(&self, receipt: &Receipt) -> CommitPoint {
-        assert_eq!(
-            receipt.batch_id(),
-            self.id,
-            "a receipt settles the batch it was made for"
-        );
-        CommitPoint::new(
-            self.spans()
-                .map(|span| (span.partition.clone(), span.to))
-                .collect(),
-        )
+        assert_eq!(receipt.batch_id(), self.id, "a receipt settles the batch it was made for");
+        CommitPoint::new(self.spans().map(|span| (span.partition.clone(), span.to)).collect())
     }
 }
 

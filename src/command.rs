@@ -7,7 +7,7 @@ use sink_postgres_vector::{Connection, VectorTable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
-use crate::error::{ConnectorError, FAILED, WriteError};
+use crate::error::{ConnectorError, FAILED};
 use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
 use crate::target;
@@ -17,10 +17,8 @@ use crate::target;
 /// # Errors
 /// When the process cannot listen for signals.
 pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
-    let mut signals = Signals {
-        term: signal(SignalKind::terminate())?,
-        int: signal(SignalKind::interrupt())?,
-    };
+    let mut signals =
+        Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
     let settings = match load(config, secrets) {
         Ok(settings) => settings,
         Err(error) => return Ok(report_failure(&error)),
@@ -46,11 +44,13 @@ pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
 }
 
 /// Checks the configuration file, and says what it describes. Returns the exit code.
+///
+/// What it says does not depend on the log filter: it is the command's result.
 pub fn check(config: &Path, secrets: Option<&Path>) -> u8 {
     match load(config, secrets) {
         Ok(settings) => {
-            log_start(&settings);
-            tracing::info!("{} is valid; no connection was opened", config.display());
+            println!("{} is valid; no connection was opened", config.display());
+            println!("connector {}: {}", settings.connector, summary(&settings));
             0
         }
         Err(error) => report_failure(&error),
@@ -62,7 +62,8 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
     let migrated = async {
         let settings = load(config, secrets)?;
         let options = target::connect_options(&settings);
-        let mut connection = Connection::open(&options).await.map_err(WriteError::from)?;
+        let mut connection =
+            Connection::open(&options).await.map_err(|error| ConnectorError::Connect(error.into()))?;
         let specs = target::table_specs(&settings)?;
         let applied = target::migrator().apply(&mut connection, &specs).await?;
         target::log_applied(&applied);
@@ -103,22 +104,24 @@ impl Signals {
 }
 
 fn log_start(settings: &Settings) {
-    let postgres = &settings.postgres;
-    let tables: Vec<String> = settings
-        .tables
-        .iter()
-        .map(|table| format!("{}({})", table.name, table.dimensions))
-        .collect();
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        connector = settings.connector,
-        kafka = settings.source.bootstrap_servers.join(","),
-        topics = settings.source.topics.join(","),
-        group = settings.source.group_id,
-        postgres = format!("{}:{}/{}", postgres.host, postgres.port, postgres.database),
-        tables = tables.join(","),
-        "embedsink"
-    );
+    let (version, connector) = (env!("CARGO_PKG_VERSION"), &settings.connector);
+    tracing::info!(version, connector, group = settings.source.group_id, "embedsink: {}", summary(settings));
+}
+
+/// Where from and where to, in a line. Holds no secret.
+fn summary(settings: &Settings) -> String {
+    let (source, postgres) = (&settings.source, &settings.postgres);
+    let tables: Vec<String> =
+        settings.tables.iter().map(|table| format!("{}({})", table.name, table.dimensions)).collect();
+    format!(
+        "topics {} on {} into tables {} on {}:{}/{}",
+        source.topics.join(","),
+        source.bootstrap_servers.join(","),
+        tables.join(","),
+        postgres.host,
+        postgres.port,
+        postgres.database
+    )
 }
 
 fn report_failure(error: &ConnectorError) -> u8 {
@@ -127,8 +130,12 @@ fn report_failure(error: &ConnectorError) -> u8 {
         text.push_str(". ");
         text.push_str(&remedy);
     }
-    for line in text.lines() {
-        tracing::error!("{line}");
+    if matches!(error, ConnectorError::Config(_)) {
+        eprintln!("{text}");
+    } else {
+        for line in text.lines() {
+            tracing::error!("{line}");
+        }
     }
     error.exit_code()
 }

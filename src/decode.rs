@@ -58,9 +58,7 @@ impl fmt::Debug for Change<'_> {
 
 impl fmt::Debug for Embedding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedding")
-            .field("timestamp", &self.timestamp)
-            .finish_non_exhaustive()
+        f.debug_struct("Embedding").field("timestamp", &self.timestamp).finish_non_exhaustive()
     }
 }
 
@@ -72,9 +70,7 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     vector.clear();
     let Some(payload) = record.payload else {
         return match key_as_id(record)? {
-            Some(id) => Ok(Change::Delete {
-                id: Cow::Borrowed(id),
-            }),
+            Some(id) => Ok(Change::Delete { id: Cow::Borrowed(id) }),
             None => Err(Reject::new(
                 RejectReason::MissingId,
                 "the payload is null, which deletes by key, but the record has no key",
@@ -87,10 +83,7 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     let id = match fields.id {
         Some(id) => id,
         None => key_as_id(record)?.map(Cow::Borrowed).ok_or_else(|| {
-            Reject::new(
-                RejectReason::MissingId,
-                "there is no field `id`, and the record has no key",
-            )
+            Reject::new(RejectReason::MissingId, "there is no field `id`, and the record has no key")
         })?,
     };
     if id.is_empty() {
@@ -100,17 +93,12 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     refuse_nul("text", fields.text.as_deref())?;
     refuse_nul("source", fields.source.as_deref())?;
     if !fields.has_embedding {
-        return Err(Reject::new(
-            RejectReason::MissingEmbedding,
-            "there is no field `embedding`",
-        ));
+        return Err(Reject::new(RejectReason::MissingEmbedding, "there is no field `embedding`"));
     }
     let timestamp = match fields.timestamp {
         Some(stated) => Some(stated),
         // A producer's clock that is off by centuries is no fault of the record: it has no timestamp then.
-        None => record
-            .timestamp
-            .and_then(|millis| timestamp::from_millis(millis).ok()),
+        None => record.timestamp.and_then(|millis| timestamp::from_millis(millis).ok()),
     };
     Ok(Change::Upsert(Embedding {
         id,

@@ -40,6 +40,15 @@ impl WriteError {
         }
     }
 
+    /// The message, and how to mend it where that can be said.
+    pub(crate) fn with_remedy(&self) -> String {
+        let Self::Postgres(error) = self;
+        match error.remedy() {
+            Some(remedy) => format!("{error}. {remedy}"),
+            None => error.to_string(),
+        }
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Postgres(error) if error.class() == Class::Configuration => BAD_CONFIGURATION,
@@ -58,6 +67,9 @@ pub enum ConnectorError {
     /// The source cannot go on.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The target cannot be reached or used at start.
+    #[error(transparent)]
+    Connect(WriteError),
     /// A write that asking again does not mend.
     #[error("writing stopped, and no position was moved: {0}")]
     Write(#[from] WriteError),
@@ -107,19 +119,17 @@ impl ConnectorError {
         match self {
             Self::Config(_) | Self::Contract(_) => BAD_CONFIGURATION,
             Self::Source(SourceError::Settings { .. }) => BAD_CONFIGURATION,
-            Self::Write(error) => error.exit_code(),
-            Self::Migrate(_)
-            | Self::Source(_)
-            | Self::RefusedBatch { .. }
-            | Self::BadRecord { .. }
-            | Self::Defect(_) => FAILED,
+            Self::Write(error) | Self::Connect(error) => error.exit_code(),
+            Self::Migrate(MigrateError::Database(error)) if error.class() != Class::Configuration => FAILED,
+            Self::Migrate(_) => BAD_CONFIGURATION,
+            Self::Source(_) | Self::RefusedBatch { .. } | Self::BadRecord { .. } | Self::Defect(_) => FAILED,
         }
     }
 
     /// How to mend it, as whole sentences, where the message does not say so already.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Write(WriteError::Postgres(error)) => error.remedy(),
+            Self::Write(WriteError::Postgres(error)) | Self::Connect(WriteError::Postgres(error)) => error.remedy(),
             Self::Migrate(MigrateError::Pending { .. }) => Some(
                 "Run `embedsink migrate --config FILE` as a role that may create them, or take `migrate: manual` \
                  out of the configuration"

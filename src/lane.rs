@@ -1,7 +1,7 @@
 //! A lane: decode, route, batch and write for its share of the partitions, over one connection.
 //!
-//! Two tasks, so that decoding runs beside writing: one gathers a batch while the other writes the
-//! one before. Between them waits at most one finished batch.
+//! Two tasks, so that decoding runs beside writing: the [`Gatherer`] fills a batch while the [`Scribe`]
+//! writes the one before. Between them waits at most one finished batch.
 //!
 //! Invariant: everything that concerns a partition passes through its lane in order, takes and
 //! releases included. A lane holds at most three batches: filling, waiting, being written.
@@ -22,29 +22,23 @@ use crate::error::{ConnectorError, Disposition, WriteError};
 use crate::monitoring::{LaneMonitor, Monitor};
 use crate::reject::{Reject, RejectReason};
 use crate::route::Router;
-use crate::source::{Fetched, HandOver, Partition, SourceRecord, Tenure};
-use crate::write::{Taken, Writer, take_until_settled, write_until_settled};
+use crate::source::{Fetched, HandOver, Partition, SourceError, SourceRecord, Tenure};
+use crate::write::{First, Taken, Writer, take_until_settled, write_until_settled};
 
 /// What a lane is given.
 #[derive(Debug)]
 pub(crate) enum LaneInput {
-    /// Take this partition over; where nothing is stored, begin at `first_offset`.
-    Take { partition: Partition, first_offset: i64 },
-    /// From now on records of this tenure are welcome.
-    Begin {
-        partition: Partition,
-        tenure: Tenure,
-        next_offset: i64,
-    },
+    /// Take this partition over; where nothing is stored, begin at `first`.
+    Take { partition: Partition, first: First },
+    /// From now on records of this tenure are welcome. `witness` is the timestamp that the record
+    /// before `next_offset` had when it was written.
+    Begin { partition: Partition, tenure: Tenure, next_offset: i64, witness: Option<i64> },
     /// Records.
     Fetched(Fetched),
     /// This tenure is lost; its records are not.
     Forget { partition: Partition, tenure: Tenure },
     /// These partitions go. The hand-over is let go when what was gathered of them is written.
-    Release {
-        partitions: Vec<Partition>,
-        done: Arc<HandOver>,
-    },
+    Release { partitions: Vec<Partition>, done: Arc<HandOver> },
 }
 
 /// What a lane reports.
@@ -58,10 +52,10 @@ pub(crate) enum LaneOutput {
     Fenced(Vec<(Partition, Tenure)>),
 }
 
-/// What passes from the gathering task to the writing one.
+/// What passes from the gatherer to the scribe.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Take { partition: Partition, first_offset: i64 },
+    Take { partition: Partition, first: First },
     Write(Batch),
     Release(#[allow(dead_code, reason = "held only to be dropped in its turn")] Arc<HandOver>),
 }
@@ -73,6 +67,7 @@ pub(crate) struct Gatherer {
     tolerance: Tolerance,
     jobs: mpsc::Sender<Job>,
     batch_ids: Arc<AtomicU64>,
+    stop: CancellationToken,
     held: HashMap<Partition, Held>,
     batch: Batch,
     opened: Option<Instant>,
@@ -84,10 +79,16 @@ struct Held {
     tenure: Tenure,
     /// The offset that is stored once all batches so far are written.
     next_offset: i64,
+    /// The timestamp that the record before `next_offset` must have, until that has been seen.
+    witness: Option<i64>,
 }
 
-/// The writing task is gone; it says why itself.
-struct WriterGone;
+/// Why a gatherer ends before it is asked to.
+enum Halt {
+    /// The scribe is gone; it says why itself.
+    ScribeGone,
+    Failed(ConnectorError),
+}
 
 impl Gatherer {
     pub(crate) fn new(
@@ -96,94 +97,66 @@ impl Gatherer {
         tolerance: Tolerance,
         jobs: mpsc::Sender<Job>,
         batch_ids: Arc<AtomicU64>,
+        stop: CancellationToken,
     ) -> Self {
-        let batch = Batch::new(0, &router);
-        let mut gatherer = Self {
-            router,
-            limits,
-            tolerance,
-            jobs,
-            batch_ids,
-            held: HashMap::new(),
-            batch,
-            opened: None,
-            vector: Vec::new(),
-        };
-        gatherer.renew();
-        gatherer
+        let batch = Batch::new(batch_ids.fetch_add(1, Ordering::Relaxed), &router);
+        let (held, vector) = (HashMap::new(), Vec::new());
+        Self { router, limits, tolerance, jobs, batch_ids, stop, held, batch, opened: None, vector }
     }
 
-    /// Gathers until `stop`, then passes on what it has.
+    /// Gathers until it is told to stop, then passes on what it has.
     ///
     /// # Errors
-    /// [`ConnectorError::BadRecord`] with `errors.tolerance: none`; what came before it is passed on.
+    /// [`ConnectorError::BadRecord`] with `errors.tolerance: none`, and [`SourceError::Recreated`].
+    /// What came before is passed on.
     pub(crate) async fn run(
         mut self,
         mut inputs: mpsc::UnboundedReceiver<LaneInput>,
-        stop: CancellationToken,
     ) -> Result<(), ConnectorError> {
-        let jobs = self.jobs.clone();
-        let mut ended = Ok(());
+        let ended = self.gather_until_stop(&mut inputs).await;
+        if self.flush().await.is_err() {
+            return Ok(());
+        }
+        match ended {
+            Ok(()) | Err(Halt::ScribeGone) => Ok(()),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn gather_until_stop(
+        &mut self,
+        inputs: &mut mpsc::UnboundedReceiver<LaneInput>,
+    ) -> Result<(), Halt> {
+        let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
         loop {
             let due = self.opened.map(|opened| opened + self.limits.max_wait);
             let is_due = self.is_full() || due.is_some_and(|due| due <= Instant::now());
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                room = jobs.reserve(), if is_due => match room {
-                    Ok(room) => {
-                        let batch = self.renew();
-                        room.send(Job::Write(batch));
-                    }
-                    Err(_) => return Ok(()),
-                },
-                // While the writer is busy a batch that is due goes on filling, up to its limits.
+                () = stop.cancelled() => return Ok(()),
+                room = jobs.reserve(), if is_due => {
+                    let room = room.map_err(|_| Halt::ScribeGone)?;
+                    room.send(Job::Write(self.renew()));
+                }
+                // While the scribe is busy a batch that is due goes on filling, up to its limits.
                 input = inputs.recv(), if !self.is_full() => match input {
-                    None => break,
-                    Some(input) => match self.accept(input).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(bad_record)) => {
-                            ended = Err(bad_record);
-                            break;
-                        }
-                        Err(WriterGone) => return Ok(()),
-                    },
+                    Some(input) => self.accept(input).await?,
+                    None => return Ok(()),
                 },
                 () = sleep_until(due), if !is_due && due.is_some() => {}
             }
         }
-        if self.flush().await.is_err() {
-            return Ok(());
-        }
-        ended
     }
 
-    async fn accept(&mut self, input: LaneInput) -> Result<Result<(), ConnectorError>, WriterGone> {
+    async fn accept(&mut self, input: LaneInput) -> Result<(), Halt> {
         match input {
-            LaneInput::Take {
-                partition,
-                first_offset,
-            } => {
-                self.pass_on(Job::Take {
-                    partition,
-                    first_offset,
-                })
-                .await?;
+            LaneInput::Take { partition, first } => self.pass_on(Job::Take { partition, first }).await?,
+            LaneInput::Begin { partition, tenure, next_offset, witness } => {
+                self.held.insert(partition, Held { tenure, next_offset, witness });
             }
-            LaneInput::Begin {
-                partition,
-                tenure,
-                next_offset,
-            } => {
-                self.held.insert(partition, Held { tenure, next_offset });
-            }
-            LaneInput::Fetched(run) => return self.gather(&run).await,
+            LaneInput::Fetched(run) => self.gather(run).await?,
             LaneInput::Forget { partition, tenure } => {
-                if self
-                    .held
-                    .get(&partition)
-                    .is_some_and(|held| held.tenure == tenure)
-                {
+                if self.held.get(&partition).is_some_and(|held| held.tenure == tenure) {
                     self.held.remove(&partition);
                 }
             }
@@ -195,64 +168,52 @@ impl Gatherer {
                 self.pass_on(Job::Release(done)).await?;
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
-    async fn gather(&mut self, run: &Fetched) -> Result<Result<(), ConnectorError>, WriterGone> {
+    async fn gather(&mut self, mut run: Fetched) -> Result<(), Halt> {
+        let mut charge = run.take_charge();
         let partition = run.partition();
+        let Some(mut held) = self.held.get(partition).copied() else { return Ok(()) };
+        if held.tenure != run.tenure() {
+            return Ok(());
+        }
         for record in run.records() {
-            // Looked up each time: a flush in between may take long, but changes nothing here.
-            let Some(held) = self.held.get(partition).copied() else {
-                return Ok(Ok(()));
-            };
-            if held.tenure != run.tenure() {
-                return Ok(Ok(()));
-            }
             if record.offset < held.next_offset {
+                held.check_witness(partition, &record)?;
                 continue;
             }
-            let place = Place {
-                partition,
-                tenure: held.tenure,
-                stored: held.next_offset,
-            };
+            let place = Place { partition, tenure: held.tenure, stored: held.next_offset };
             if let Err(reject) = self.add(&place, &record) {
                 if self.tolerance == Tolerance::None {
-                    let offset = record.offset;
-                    return Ok(Err(ConnectorError::BadRecord {
-                        partition: partition.clone(),
-                        offset,
-                        reject,
-                    }));
+                    let (partition, offset) = (partition.clone(), record.offset);
+                    return Err(Halt::Failed(ConnectorError::BadRecord { partition, offset, reject }));
+                }
+                if reject.reason == RejectReason::TooLarge {
+                    self.batch.hold(charge.take());
                 }
                 self.batch.reject(&place, &record, reject);
             }
             self.opened.get_or_insert_with(Instant::now);
-            self.held.insert(
-                partition.clone(),
-                Held {
-                    next_offset: record.offset + 1,
-                    ..held
-                },
-            );
+            held = Held { next_offset: record.offset + 1, witness: None, ..held };
+            self.held.insert(partition.clone(), held);
             if self.is_full() {
                 self.flush().await?;
+                // What is left of the run comes again with the next start.
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Decodes a record and puts it into the batch.
     fn add(&mut self, place: &Place<'_>, record: &SourceRecord<'_>) -> Result<(), Reject> {
-        let bytes = record.payload.map_or(0, <[u8]>::len);
-        if bytes > self.limits.max_bytes {
-            return Err(Reject::new(
-                RejectReason::TooLarge,
-                format!(
-                    "the payload has {bytes} bytes; batch.max-bytes is {}",
-                    self.limits.max_bytes
-                ),
-            ));
+        let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len), self.limits.max_bytes);
+        if bytes > limit {
+            let message = format!("the payload has {bytes} bytes; batch.max-bytes is {limit}");
+            return Err(Reject::new(RejectReason::TooLarge, message));
         }
         match decode::decode(record, &mut self.vector)? {
             Change::Upsert(embedding) => {
@@ -268,7 +229,7 @@ impl Gatherer {
         self.batch.records() >= self.limits.max_rows || self.batch.bytes() >= self.limits.max_bytes
     }
 
-    async fn flush(&mut self) -> Result<(), WriterGone> {
+    async fn flush(&mut self) -> Result<(), Halt> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -283,8 +244,20 @@ impl Gatherer {
         std::mem::replace(&mut self.batch, Batch::new(id, &self.router))
     }
 
-    async fn pass_on(&self, job: Job) -> Result<(), WriterGone> {
-        self.jobs.send(job).await.map_err(|_| WriterGone)
+    async fn pass_on(&self, job: Job) -> Result<(), Halt> {
+        self.jobs.send(job).await.map_err(|_| Halt::ScribeGone)
+    }
+}
+
+impl Held {
+    /// The record before the first one to write must be the one that was written.
+    fn check_witness(&self, partition: &Partition, record: &SourceRecord<'_>) -> Result<(), Halt> {
+        let is_it = record.offset == self.next_offset - 1;
+        if is_it && self.witness.is_some() && record.timestamp != self.witness {
+            let error = SourceError::Recreated { partition: partition.clone(), offset: record.offset };
+            return Err(Halt::Failed(error.into()));
+        }
+        Ok(())
     }
 }
 
@@ -294,48 +267,60 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// The writing half: does the jobs of one lane, in order, until there are no more.
-///
-/// # Errors
-/// When a write fails in a way that trying again does not mend.
-pub(crate) async fn write_jobs<W: Writer>(
-    lane: usize,
-    mut writer: W,
-    mut jobs: mpsc::Receiver<Job>,
-    outputs: mpsc::UnboundedSender<LaneOutput>,
-    monitor: Arc<Monitor>,
-) -> Result<(), ConnectorError> {
-    let listener = LaneMonitor {
-        monitor: &monitor,
-        lane,
-    };
-    // A report that nobody takes any more is of a connector that is being torn down.
-    let report = |output| drop(outputs.send(output));
-    while let Some(job) = jobs.recv().await {
-        match job {
-            Job::Take {
-                partition,
-                first_offset,
-            } => {
-                let taken = take_until_settled(&mut writer, &partition, first_offset, &listener).await?;
-                report(LaneOutput::Taken { partition, taken });
-            }
-            Job::Write(mut batch) => {
-                let mut fenced = Vec::new();
-                let settled = write_until_settled(&mut writer, &mut batch, &mut fenced, &listener).await;
-                if let Some(receipt) = settled.map_err(|error| refused(&batch, error))? {
-                    let point = batch.settle(&receipt);
-                    monitor.written(&batch, receipt.effect(), &point);
-                    report(LaneOutput::Settled(point));
+/// The writing half.
+pub(crate) struct Scribe<W> {
+    pub(crate) lane: usize,
+    pub(crate) writer: W,
+    pub(crate) outputs: mpsc::UnboundedSender<LaneOutput>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl<W: Writer> Scribe<W> {
+    /// Does the jobs of its lane, in order, until there are no more.
+    ///
+    /// # Errors
+    /// When a write fails in a way that trying again does not mend.
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), ConnectorError> {
+        let monitor = Arc::clone(&self.monitor);
+        let listener = LaneMonitor { monitor: &monitor, lane: self.lane };
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Take { partition, first } => {
+                    tokio::select! {
+                        biased;
+                        // Nothing has been read of it yet, so nothing is left to finish.
+                        () = self.stop.cancelled() => {}
+                        taken = take_until_settled(&mut self.writer, &partition, first, &listener) => {
+                            self.report(LaneOutput::Taken { partition, taken: taken? });
+                        }
+                    }
                 }
-                if !fenced.is_empty() {
-                    report(LaneOutput::Fenced(fenced));
-                }
+                Job::Write(batch) => self.write(batch, &listener).await?,
+                Job::Release(done) => drop(done),
             }
-            Job::Release(done) => drop(done),
         }
+        Ok(())
     }
-    Ok(())
+
+    async fn write(&mut self, mut batch: Batch, listener: &LaneMonitor<'_>) -> Result<(), ConnectorError> {
+        let mut fenced = Vec::new();
+        let settled = write_until_settled(&mut self.writer, &mut batch, &mut fenced, listener).await;
+        if let Some(receipt) = settled.map_err(|error| refused(&batch, error))? {
+            let point = batch.settle(&receipt);
+            self.monitor.written(&batch, receipt.effect(), &point);
+            self.report(LaneOutput::Settled(point));
+        }
+        if !fenced.is_empty() {
+            self.report(LaneOutput::Fenced(fenced));
+        }
+        Ok(())
+    }
+
+    fn report(&self, output: LaneOutput) {
+        // A report that nobody takes any more is of a connector that is being torn down.
+        drop(self.outputs.send(output));
+    }
 }
 
 fn refused(batch: &Batch, error: WriteError) -> ConnectorError {
@@ -346,8 +331,5 @@ fn refused(batch: &Batch, error: WriteError) -> ConnectorError {
         .spans()
         .map(|span| format!("{} offsets {} to {}", span.partition, span.from, span.to - 1))
         .collect();
-    ConnectorError::RefusedBatch {
-        covers: covers.join(", "),
-        error,
-    }
+    ConnectorError::RefusedBatch { covers: covers.join(", "), error }
 }

@@ -18,7 +18,7 @@ use crate::pipeline::{Pipeline, PipelineSettings};
 use crate::route::{Router, TableLimits};
 use crate::source::kafka::KafkaSource;
 use crate::target;
-use crate::write::{PostgresWriter, RetryListener, pauses};
+use crate::write::{PostgresWriter, pauses};
 
 /// Lanes beyond this many do not pay: the database's work per row outweighs ours.
 const MAX_LANES: usize = 4;
@@ -83,10 +83,7 @@ impl Connector {
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
         let monitor = Arc::new(Monitor::default());
-        let stop = Arc::new(StopSignal {
-            asked: CancellationToken::new(),
-            deadline: OnceLock::new(),
-        });
+        let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
         let life = live(settings, Arc::clone(&monitor), Arc::clone(&stop));
         let at_the_end = over.clone().drop_guard();
@@ -95,12 +92,7 @@ impl Connector {
             drop(at_the_end);
             ending
         });
-        Running {
-            monitor,
-            stop,
-            over,
-            task,
-        }
+        Running { monitor, stop, over, task }
     }
 }
 
@@ -129,12 +121,7 @@ impl Running {
             ran_for: Duration::ZERO,
         });
         let totals = self.monitor.health().totals;
-        StopReport {
-            totals,
-            ran_for: ending.ran_for,
-            drained: ending.drained,
-            error: ending.error,
-        }
+        StopReport { totals, ran_for: ending.ran_for, drained: ending.drained, error: ending.error }
     }
 }
 
@@ -151,13 +138,9 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
         None => (true, Ok(())),
         Some(Err(error)) => (true, Err(error)),
         Some(Ok(mut pipeline)) => {
-            monitor.enter(Phase::Running, "reading and writing");
+            monitor.enter(Phase::Starting, "joining the consumer group");
             let ended = pipeline.run(&stop.asked).await;
-            let reason = if ended.is_ok() {
-                "asked to stop"
-            } else {
-                "stopping after an error"
-            };
+            let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
             monitor.enter(Phase::Draining, reason);
             let by = stop.deadline.get().copied();
             let by = by.unwrap_or_else(|| tokio::time::Instant::now() + shutdown_timeout);
@@ -169,20 +152,14 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
         Err(error) => monitor.enter(Phase::Failed, error.to_string()),
     }
-    Ending {
-        drained,
-        error: ended.err(),
-        ran_for: born.elapsed(),
-    }
+    Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }
 
 /// Everything up to the first record.
 async fn start(settings: Settings, monitor: &Arc<Monitor>) -> Result<Pipeline<KafkaSource>, ConnectorError> {
     let tables = prepare_target(&settings, monitor).await?;
     let options = target::connect_options(&settings);
-    let lanes = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MAX_LANES);
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
     let writers = (0..lanes)
         .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.clone()))
         .collect();
@@ -219,7 +196,7 @@ async fn prepare_target(settings: &Settings, monitor: &Monitor) -> Result<Vec<Ve
 async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorError> {
     let mut connection = Connection::open(&target::connect_options(settings))
         .await
-        .map_err(WriteError::from)?;
+        .map_err(|error| ConnectorError::Connect(error.into()))?;
     let specs = target::table_specs(settings)?;
     let migrator = target::migrator();
     match settings.postgres.migrate {

@@ -10,7 +10,7 @@ use crate::batch::Batch;
 use crate::commit::CommitPoint;
 use crate::error::WriteError;
 use crate::source::Partition;
-use crate::write::{Effect, RetryListener};
+use crate::write::Effect;
 
 /// What the connector is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,19 +156,21 @@ pub(crate) struct LaneMonitor<'a> {
     pub(crate) lane: usize,
 }
 
-impl RetryListener for LaneMonitor<'_> {
-    fn failed(&self, error: &WriteError) {
-        let text = error.to_string();
+impl LaneMonitor<'_> {
+    /// An attempt failed; the next comes after a pause.
+    pub(crate) fn failed(&self, error: &WriteError) {
+        let text = error.with_remedy();
         tracing::warn!(lane = self.lane, error = %text, "the database cannot be written; trying again");
         let mut state = self.monitor.lock();
         state.totals.retries += 1;
-        if state.phase == Phase::Running {
+        if matches!(state.phase, Phase::Starting | Phase::Running) {
             state.enter(Phase::Retrying, text.clone());
         }
         state.retrying.insert(self.lane, text);
     }
 
-    fn recovered(&self) {
+    /// An attempt went through.
+    pub(crate) fn recovered(&self) {
         let mut state = self.monitor.lock();
         if state.retrying.remove(&self.lane).is_none() {
             return;

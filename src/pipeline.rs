@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
-use crate::lane::{Gatherer, LaneInput, LaneOutput, write_jobs};
-use crate::monitoring::Monitor;
+use crate::lane::{Gatherer, LaneInput, LaneOutput, Scribe};
+use crate::monitoring::{Monitor, Phase};
 use crate::route::Router;
 use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
-use crate::write::{Taken, Writer};
+use crate::write::{First, Taken, Writer};
 
 /// How long a partition that was fenced off, and yet is still assigned, is left alone before it is
 /// taken again. By then a rebalance that is under way has come through.
@@ -41,6 +41,7 @@ pub(crate) struct Pipeline<S> {
     outputs: mpsc::UnboundedReceiver<LaneOutput>,
     tasks: JoinSet<Result<(), ConnectorError>>,
     stop_gathering: CancellationToken,
+    monitor: Arc<Monitor>,
     assigned: HashMap<Partition, Assignment>,
     retakes: Vec<(Instant, Partition)>,
 }
@@ -79,15 +80,17 @@ impl<S: Source> Pipeline<S> {
                 settings.tolerance,
                 job_sender,
                 Arc::clone(&batch_ids),
+                stop_gathering.clone(),
             );
-            tasks.spawn(gatherer.run(inputs, stop_gathering.clone()));
-            tasks.spawn(write_jobs(
+            tasks.spawn(gatherer.run(inputs));
+            let scribe = Scribe {
                 lane,
                 writer,
-                jobs,
-                output_sender.clone(),
-                Arc::clone(monitor),
-            ));
+                outputs: output_sender.clone(),
+                monitor: Arc::clone(monitor),
+                stop: stop_gathering.clone(),
+            };
+            tasks.spawn(scribe.run(jobs));
             lanes.push(input_sender);
         }
         Self {
@@ -97,6 +100,7 @@ impl<S: Source> Pipeline<S> {
             outputs,
             tasks,
             stop_gathering,
+            monitor: Arc::clone(monitor),
             assigned: HashMap::new(),
             retakes: Vec::new(),
         }
@@ -141,35 +145,20 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn on_assigned(&mut self, partition: Partition, retained: Retained) -> Result<(), ConnectorError> {
-        let doubtful = self
-            .assigned
-            .get(&partition)
-            .and_then(|assignment| assignment.doubtful);
-        self.assigned.insert(
-            partition.clone(),
-            Assignment {
-                retained,
-                doubtful: None,
-                tenure: None,
-            },
-        );
+        let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
+        self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
         match doubtful {
             Some(taken) if retained.covers(taken.next_offset) => self.begin(&partition, taken),
             Some(taken) => {
                 return Err(SourceError::out_of_range(partition, taken.next_offset, retained).into());
             }
             None => {
-                let first_offset = match self.settings.start {
+                let offset = match self.settings.start {
                     StartAt::Beginning => retained.earliest,
                     StartAt::End => retained.end,
                 };
-                self.send(
-                    &partition,
-                    LaneInput::Take {
-                        partition: partition.clone(),
-                        first_offset,
-                    },
-                );
+                let first = First { offset, late: retained.earliest };
+                self.send(&partition, LaneInput::Take { partition: partition.clone(), first });
             }
         }
         Ok(())
@@ -192,17 +181,8 @@ impl<S: Source> Pipeline<S> {
             }
             LaneOutput::Fenced(lost) => {
                 for (partition, tenure) in lost {
-                    self.send(
-                        &partition,
-                        LaneInput::Forget {
-                            partition: partition.clone(),
-                            tenure,
-                        },
-                    );
-                    let current = self
-                        .assigned
-                        .get(&partition)
-                        .and_then(|assignment| assignment.tenure);
+                    self.send(&partition, LaneInput::Forget { partition: partition.clone(), tenure });
+                    let current = self.assigned.get(&partition).and_then(|assignment| assignment.tenure);
                     let known = self.retakes.iter().any(|(_, waiting)| *waiting == partition);
                     if current == Some(tenure) && !known {
                         tracing::warn!(%partition, "another instance has taken this partition");
@@ -215,40 +195,32 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn begin(&mut self, partition: &Partition, taken: Taken) {
-        let Taken {
-            tenure,
-            next_offset,
-            stored,
-        } = taken;
-        let origin = match (stored, self.settings.start) {
-            (true, _) => "stored in Postgres",
-            (false, StartAt::Beginning) => "the beginning, as nothing is stored",
-            (false, StartAt::End) => "the end, as nothing is stored and start is end",
+        let Taken { tenure, next_offset, stored, last_timestamp } = taken;
+        let Some(assignment) = self.assigned.get_mut(partition) else { return };
+        assignment.tenure = Some(tenure);
+        let retained = assignment.retained;
+        let origin = match stored {
+            true => "stored in Postgres",
+            false if next_offset == retained.earliest => "the beginning, as nothing is stored",
+            false => "the end, as nothing is stored and start is end",
         };
         tracing::info!(%partition, offset = next_offset, origin, epoch = tenure.0, "partition begins");
-        if let Some(assignment) = self.assigned.get_mut(partition) {
-            assignment.tenure = Some(tenure);
-        }
-        self.send(
-            partition,
-            LaneInput::Begin {
-                partition: partition.clone(),
-                tenure,
-                next_offset,
-            },
-        );
-        self.source.begin(partition, tenure, next_offset);
+        self.monitor.enter(Phase::Running, "reading and writing");
+        // The last record that was written is read once more, as long as it exists: it bears witness
+        // that this is still the same log.
+        let witness = last_timestamp.filter(|_| retained.earliest < next_offset);
+        let from = if witness.is_some() { next_offset - 1 } else { next_offset };
+        let partition_name = partition.clone();
+        self.send(partition, LaneInput::Begin { partition: partition_name, tenure, next_offset, witness });
+        self.source.begin(partition, tenure, from);
     }
 
     /// Takes partitions again that the group still counts as ours. Either we were too slow in an
     /// earlier rebalance, or two connectors share one name; the offsets stay right in both cases.
     fn retake(&mut self) {
         let now = Instant::now();
-        let due: Vec<Partition> = self
-            .retakes
-            .extract_if(.., |(due, _)| *due <= now)
-            .map(|(_, partition)| partition)
-            .collect();
+        let due: Vec<Partition> =
+            self.retakes.extract_if(.., |(due, _)| *due <= now).map(|(_, partition)| partition).collect();
         for partition in due {
             if self.assigned.contains_key(&partition) {
                 tracing::warn!(
@@ -262,16 +234,10 @@ impl<S: Source> Pipeline<S> {
 
     fn release(&self, partitions: &[Partition], done: &Arc<HandOver>) {
         for (lane, input) in self.lanes.iter().enumerate() {
-            let share: Vec<Partition> = partitions
-                .iter()
-                .filter(|partition| self.lane_of(partition) == lane)
-                .cloned()
-                .collect();
+            let share: Vec<Partition> =
+                partitions.iter().filter(|partition| self.lane_of(partition) == lane).cloned().collect();
             if !share.is_empty() {
-                drop(input.send(LaneInput::Release {
-                    partitions: share,
-                    done: Arc::clone(done),
-                }));
+                drop(input.send(LaneInput::Release { partitions: share, done: Arc::clone(done) }));
             }
         }
     }
@@ -306,9 +272,7 @@ impl<S: Source> Pipeline<S> {
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.source
-            .close(left.clamp(Duration::from_secs(1), Duration::from_secs(10)))
-            .await;
+        self.source.close(left.clamp(Duration::from_secs(1), Duration::from_secs(10))).await;
         (drained, outcome)
     }
 }
@@ -317,10 +281,7 @@ impl<S: Source> Pipeline<S> {
     clippy::disallowed_methods,
     reason = "bounded in bytes by the budget that the source charges runs to"
 )]
-fn input_channel() -> (
-    mpsc::UnboundedSender<LaneInput>,
-    mpsc::UnboundedReceiver<LaneInput>,
-) {
+fn input_channel() -> (mpsc::UnboundedSender<LaneInput>, mpsc::UnboundedReceiver<LaneInput>) {
     mpsc::unbounded_channel()
 }
 
@@ -328,10 +289,7 @@ fn input_channel() -> (
     clippy::disallowed_methods,
     reason = "one small report for each batch or partition; never waits for others"
 )]
-fn output_channel() -> (
-    mpsc::UnboundedSender<LaneOutput>,
-    mpsc::UnboundedReceiver<LaneOutput>,
-) {
+fn output_channel() -> (mpsc::UnboundedSender<LaneOutput>, mpsc::UnboundedReceiver<LaneOutput>) {
     mpsc::unbounded_channel()
 }
 

@@ -106,9 +106,6 @@ pub struct Reject {
 impl Reject {
     /// A verdict.
     pub fn new(reason: RejectReason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-        }
+        Self { reason, message: message.into() }
     }
 }

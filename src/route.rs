@@ -44,11 +44,8 @@ impl Router {
     /// When there is no table, which the configuration refuses.
     pub fn new(tables: Vec<TableLimits>) -> Self {
         assert!(!tables.is_empty(), "the configuration holds at least one table");
-        let by_name = tables
-            .iter()
-            .enumerate()
-            .map(|(index, table)| (table.name.clone(), TableId(index)))
-            .collect();
+        let by_name =
+            tables.iter().enumerate().map(|(index, table)| (table.name.clone(), TableId(index))).collect();
         Self { tables, by_name }
     }
 
@@ -94,24 +91,15 @@ impl Router {
             let limit = table.max_id_chars.unwrap_or_default();
             return Err(Reject::new(
                 RejectReason::IdTooLong,
-                format!(
-                    "the id has {chars} characters; table {} takes {limit}",
-                    table.name
-                ),
+                format!("the id has {chars} characters; table {} takes {limit}", table.name),
             ));
         }
-        if let Some(chars) = embedding
-            .source
-            .as_deref()
-            .and_then(|s| longer_than(s, table.max_source_chars))
+        if let Some(chars) = embedding.source.as_deref().and_then(|s| longer_than(s, table.max_source_chars))
         {
             let limit = table.max_source_chars.unwrap_or_default();
             return Err(Reject::new(
                 RejectReason::FieldTooLong,
-                format!(
-                    "`source` has {chars} characters; table {} takes {limit}",
-                    table.name
-                ),
+                format!("`source` has {chars} characters; table {} takes {limit}", table.name),
             ));
         }
         Ok(id)
@@ -173,10 +161,7 @@ mod tests {
     #[test]
     fn lengths_are_counted_in_characters_as_varchar_does() {
         assert_eq!(router().route(&embedding("äöüßé", None), 3), Ok(TableId(0)));
-        assert_eq!(
-            reason(router().route(&embedding("äöüßéé", None), 3)),
-            RejectReason::IdTooLong
-        );
+        assert_eq!(reason(router().route(&embedding("äöüßéé", None), 3)), RejectReason::IdTooLong);
         let mut record = embedding("a", None);
         record.source = Some(Cow::Borrowed("four"));
         assert_eq!(reason(router().route(&record, 3)), RejectReason::FieldTooLong);
@@ -184,30 +169,17 @@ mod tests {
 
     #[test]
     fn a_key_that_no_index_can_hold_is_refused_even_where_the_column_has_no_limit() {
-        let table = TableLimits {
-            name: "t".to_owned(),
-            dimensions: 1,
-            max_id_chars: None,
-            max_source_chars: None,
-        };
+        let table =
+            TableLimits { name: "t".to_owned(), dimensions: 1, max_id_chars: None, max_source_chars: None };
         let router = Router::new(vec![table]);
-        assert_eq!(
-            router.route(&embedding(&"a".repeat(2_600), None), 1),
-            Ok(TableId(0))
-        );
+        assert_eq!(router.route(&embedding(&"a".repeat(2_600), None), 1), Ok(TableId(0)));
         let verdict = router.route(&embedding(&"a".repeat(2_601), None), 1);
         assert_eq!(reason(verdict), RejectReason::IdTooLong);
     }
 
     #[test]
     fn a_vector_of_another_dimension_is_refused() {
-        assert_eq!(
-            reason(router().route(&embedding("a", None), 2)),
-            RejectReason::WrongDimension
-        );
-        assert_eq!(
-            reason(router().route(&embedding("a", None), 0)),
-            RejectReason::WrongDimension
-        );
+        assert_eq!(reason(router().route(&embedding("a", None), 2)), RejectReason::WrongDimension);
+        assert_eq!(reason(router().route(&embedding("a", None), 0)), RejectReason::WrongDimension);
     }
 }

@@ -11,11 +11,8 @@ use crate::config::{self, Settings};
 use crate::error::{ConnectorError, WriteError};
 
 /// The schema's steps, in order. Each file is never edited after a release.
-static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "bookkeeping",
-    sql: include_str!("../migrations/0001_bookkeeping.sql"),
-}];
+static MIGRATIONS: &[Migration] =
+    &[Migration { number: 1, name: "bookkeeping", sql: include_str!("../migrations/0001_bookkeeping.sql") }];
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,14 +35,8 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         port: postgres.port,
         database: postgres.database.clone(),
         user: postgres.user.clone(),
-        password: postgres
-            .password
-            .as_ref()
-            .map(|password| Password::new(password.expose())),
-        tls: Tls {
-            mode,
-            ca_file: postgres.tls.ca_file.clone(),
-        },
+        password: postgres.password.as_ref().map(|password| Password::new(password.expose())),
+        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone() },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
     }
@@ -58,10 +49,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
 pub(crate) fn table_specs(settings: &Settings) -> Result<Vec<TableSpec>, ConnectorError> {
     let spec = |table: &config::TableSettings| {
         let name = Ident::new(&table.name).map_err(|fault| ConnectorError::Defect(fault.to_string()))?;
-        Ok(TableSpec {
-            name,
-            dimensions: table.dimensions,
-        })
+        Ok(TableSpec { name, dimensions: table.dimensions })
     };
     settings.tables.iter().map(spec).collect()
 }
@@ -83,7 +71,7 @@ pub(crate) fn log_applied(applied: &Applied) {
 pub(crate) fn passing(error: ConnectorError) -> Result<Error, ConnectorError> {
     let is_passing = |error: &Error| error.class() == Class::Transient;
     match error {
-        ConnectorError::Write(WriteError::Postgres(error)) if is_passing(&error) => Ok(error),
+        ConnectorError::Connect(WriteError::Postgres(error)) if is_passing(&error) => Ok(error),
         ConnectorError::Migrate(MigrateError::Database(error)) if is_passing(&error) => Ok(error),
         ConnectorError::Contract(ContractError::Unknown(error)) if is_passing(&error) => Ok(error),
         error => Err(error),

@@ -13,6 +13,7 @@ use sink_postgres_vector::Committed;
 
 use crate::batch::Batch;
 use crate::error::{Disposition, WriteError};
+use crate::monitoring::LaneMonitor;
 use crate::source::{Partition, Tenure};
 
 pub use postgres::PostgresWriter;
@@ -41,28 +42,19 @@ pub struct Receipt {
 impl Receipt {
     /// The server confirmed the commit.
     fn committed(_proof: Committed, batch: &Batch, effect: Effect) -> Self {
-        Self {
-            batch_id: batch.id(),
-            effect,
-        }
+        Self { batch_id: batch.id(), effect }
     }
 
     /// The answer to an earlier commit got lost, but every position of the batch stands where only
     /// that commit can have put it.
     fn found_in_ledger(batch: &Batch, effect: Effect) -> Self {
-        Self {
-            batch_id: batch.id(),
-            effect,
-        }
+        Self { batch_id: batch.id(), effect }
     }
 
     /// A proof of nothing, for tests of what follows a receipt.
     #[cfg(test)]
     pub(crate) fn for_tests(batch_id: u64) -> Self {
-        Self {
-            batch_id,
-            effect: Effect::default(),
-        }
+        Self { batch_id, effect: Effect::default() }
     }
 
     /// The batch it was made for.
@@ -95,6 +87,24 @@ pub struct Taken {
     pub next_offset: i64,
     /// Whether the offset was stored before, or is the given first one.
     pub stored: bool,
+    /// The timestamp, in milliseconds, of the last record before `next_offset`, as it was written.
+    pub last_timestamp: Option<i64>,
+}
+
+/// Where a partition begins for which nothing is stored yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    /// In a topic that this connector begins to read now.
+    pub offset: i64,
+    /// In a topic that it has been reading: the partition was added, and nothing in it has been seen.
+    pub late: i64,
+}
+
+impl First {
+    /// The same offset in both cases.
+    pub fn at(offset: i64) -> Self {
+        Self { offset, late: offset }
+    }
 }
 
 /// Where rows and positions go together. The other of the two seams of the house.
@@ -104,7 +114,7 @@ pub struct Taken {
 /// is then not applied a second time.
 pub trait Writer: Send + 'static {
     /// Takes a partition over: from here on only the returned tenure can write it. Where no offset
-    /// is stored, `first_offset` is stored.
+    /// is stored, one of `first` is stored.
     ///
     /// Cancel-safe: a take that was cut off may have happened; taking again is harmless.
     ///
@@ -113,7 +123,7 @@ pub trait Writer: Send + 'static {
     fn take(
         &mut self,
         partition: &Partition,
-        first_offset: i64,
+        first: First,
     ) -> impl Future<Output = Result<Taken, WriteError>> + Send;
 
     /// Writes a batch, once.
@@ -127,14 +137,6 @@ pub trait Writer: Send + 'static {
     fn write(&mut self, batch: &Batch) -> impl Future<Output = Result<Written, WriteError>> + Send;
 }
 
-/// Who is told about attempts that failed and will be made again.
-pub(crate) trait RetryListener {
-    /// An attempt failed; the next comes after a pause.
-    fn failed(&self, error: &WriteError);
-    /// An attempt went through.
-    fn recovered(&self);
-}
-
 /// Takes a partition over, however long the database needs for it.
 ///
 /// # Errors
@@ -142,12 +144,12 @@ pub(crate) trait RetryListener {
 pub(crate) async fn take_until_settled<W: Writer>(
     writer: &mut W,
     partition: &Partition,
-    first_offset: i64,
-    listener: &impl RetryListener,
+    first: First,
+    listener: &LaneMonitor<'_>,
 ) -> Result<Taken, WriteError> {
     let mut pauses = pauses();
     loop {
-        match writer.take(partition, first_offset).await {
+        match writer.take(partition, first).await {
             Ok(taken) => {
                 listener.recovered();
                 return Ok(taken);
@@ -166,7 +168,7 @@ pub(crate) async fn write_until_settled<W: Writer>(
     writer: &mut W,
     batch: &mut Batch,
     fenced: &mut Vec<(Partition, Tenure)>,
-    listener: &impl RetryListener,
+    listener: &LaneMonitor<'_>,
 ) -> Result<Option<Receipt>, WriteError> {
     let mut pauses = pauses();
     loop {
@@ -190,7 +192,7 @@ pub(crate) async fn write_until_settled<W: Writer>(
 
 async fn pause_or_give_up(
     error: WriteError,
-    listener: &impl RetryListener,
+    listener: &LaneMonitor<'_>,
     pauses: &mut impl Iterator<Item = std::time::Duration>,
 ) -> Result<(), WriteError> {
     match error.disposition() {

@@ -15,7 +15,8 @@ use crate::support::stage::Stage;
 use crate::support::turn::alone;
 use crate::support::wait::until;
 
-const PLAIN: Shape = Shape { tables: &[("embeddings", 3)], partitions: 1, ids: 20, tombstones: 10, damaged: 0 };
+const PLAIN: Shape =
+    Shape { tables: &[("embeddings", 3)], partitions: 1, ids: 20, tombstones: 10, damaged: 0 };
 
 async fn plain() -> (Connector, Database, Topic) {
     let (database, topic) = (Database::create().await, Topic::create(1).await);
@@ -25,9 +26,7 @@ async fn plain() -> (Connector, Database, Topic) {
 #[tokio::test]
 async fn help_and_version_are_given() {
     let (connector, _database, _topic) = plain().await;
-    let output = async |arguments: &[&str]| {
-        connector.run(arguments).outputs().await
-    };
+    let output = async |arguments: &[&str]| connector.run(arguments).outputs().await;
     let help = output(&["--help"]).await;
     for word in ["--config", "--secrets", "check", "migrate", "SIGTERM", "78", "RUST_LOG"] {
         assert!(help.contains(word), "{word} in {help}");
@@ -42,7 +41,8 @@ async fn a_bad_configuration_is_told_in_full_and_opens_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let here = listener.local_addr().unwrap();
-    connector.kafka = format!("bootstrap-servers: ['{here}']\nstrat: beginning\nproperties: {{group.id: mine}}");
+    connector.kafka =
+        format!("bootstrap-servers: ['{here}']\nstrat: beginning\nproperties: {{group.id: mine}}");
     connector.postgres = format!("url: postgres://postgres@{here}/nothing");
     connector.tables = "embeddings: {dimensions: 0}".to_owned();
     connector.more = "batch: {max-rows: -1}\nerrors: {tolerance: some}".to_owned();

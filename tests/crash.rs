@@ -20,14 +20,8 @@ async fn kill_nine_at_random_moments_loses_nothing_and_applies_nothing_twice() {
         process.kill();
         at_kills.push(stage.settled().await);
     }
-    assert!(
-        at_kills.is_sorted_by(|earlier, later| earlier < later),
-        "every run did some work: {at_kills:?}"
-    );
-    assert!(
-        at_kills[KILLS - 1] < stage.log.len(),
-        "every kill came before the end: {at_kills:?}"
-    );
+    assert!(at_kills.is_sorted_by(|earlier, later| earlier < later), "every run did some work: {at_kills:?}");
+    assert!(at_kills[KILLS - 1] < stage.log.len(), "every kill came before the end: {at_kills:?}");
 
     stage.finish(stage.connector.start()).await;
     stage.assert_complete().await;
@@ -50,10 +44,7 @@ async fn sigterm_under_load_drains_and_the_next_start_continues_at_the_next_reco
         println!("drained within {:?}", asked.elapsed());
         assert!(text.contains("drained=true"), "{text}");
         assert_begins_at(&text, &stored);
-        assert!(
-            stage.settled().await < stage.log.len(),
-            "it was stopped under load"
-        );
+        assert!(stage.settled().await < stage.log.len(), "it was stopped under load");
         stored = positions(&stage.client, stage.topic.name()).await;
         // A clean stop leaves exactly what it says it has written.
         stage.assert_consistent().await;
@@ -68,14 +59,9 @@ fn assert_begins_at(text: &str, stored: &[(i32, i64)]) {
     for (partition, next) in stored {
         let begins =
             |line: &&str| line.contains("partition begins") && line.contains(&format!("[{partition}]"));
-        let line = text
-            .lines()
-            .find(begins)
-            .unwrap_or_else(|| panic!("partition {partition} began in:\n{text}"));
-        assert!(
-            line.contains(&format!("offset={next} ")),
-            "expected {next}: {line}"
-        );
+        let line =
+            text.lines().find(begins).unwrap_or_else(|| panic!("partition {partition} began in:\n{text}"));
+        assert!(line.contains(&format!("offset={next} ")), "expected {next}: {line}");
         assert!(line.contains("stored in Postgres"), "{line}");
     }
 }

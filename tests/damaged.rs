@@ -6,16 +6,11 @@ use crate::support::kafka::Topic;
 use crate::support::model::assert_fold_of_all;
 use crate::support::postgres::{Database, one};
 use crate::support::random::Random;
-use crate::support::record::{Draft, Generator, Outcome, Record, Shape};
+use crate::support::record::{Draft, Generator, Record, Shape};
 use crate::support::turn::alone;
 
-const WILD: Shape = Shape {
-    tables: &[("embeddings", 8), ("wide", 384)],
-    partitions: 4,
-    ids: 0,
-    tombstones: 0,
-    damaged: 0,
-};
+const WILD: Shape =
+    Shape { tables: &[("embeddings", 8), ("wide", 384)], partitions: 4, ids: 0, tombstones: 0, damaged: 0 };
 
 #[tokio::test]
 async fn ten_thousand_damaged_records_are_kept_and_every_good_one_is_written() {
@@ -25,10 +20,10 @@ async fn ten_thousand_damaged_records_are_kept_and_every_good_one_is_written() {
     for number in 0..20_000 {
         let mut draft = generator.new_draft();
         log.push(match number % 20 {
-            0..=6 => generator.damaged(draft, damage::pick),
-            7 => cut(&mut generator, draft),
-            8..=9 => flipped(&mut generator, draft),
-            10 => {
+            0..=7 => generator.damaged(draft, damage::pick),
+            8 => cut(&mut generator, draft),
+            9..=10 => flipped(&mut generator, draft),
+            11 => {
                 let strange = generator.random.pick(damage::STRANGE);
                 strange(&mut draft, &mut generator.random);
                 generator.good(draft)
@@ -42,15 +37,6 @@ async fn ten_thousand_damaged_records_are_kept_and_every_good_one_is_written() {
     }
     let good = generator.new_draft();
     log.push(generator.good(good));
-    let dead = log
-        .iter()
-        .filter(|record| matches!(record.outcome, Outcome::Dead(_)))
-        .count();
-    let open = log
-        .iter()
-        .filter(|record| matches!(record.outcome, Outcome::Open))
-        .count();
-    assert_eq!(dead + open, 10_002);
 
     let (database, topic) = (Database::create().await, Topic::create(WILD.partitions).await);
     topic.produce(&log);
@@ -62,7 +48,7 @@ async fn ten_thousand_damaged_records_are_kept_and_every_good_one_is_written() {
     assert!(!text.contains("panicked"), "{text}");
     assert_fold_of_all(&client, &WILD, topic.name(), &log).await;
     let kept: i64 = one(&client, "select count(*) from embedsink.dead_letters").await;
-    println!("{dead} damaged, {open} with a flipped bit; {kept} dead letters");
+    assert!(kept > 10_000, "{kept} dead letters");
 }
 
 /// The payload ends somewhere, in the middle of a character maybe.

@@ -36,10 +36,7 @@ async fn two_instances_that_join_and_leave_under_load_write_everything_once() {
     a.kill();
     let moment = stage.next_moment(1).await;
     c.settles(&stage.client, moment).await;
-    assert!(
-        stage.settled().await < stage.log.len(),
-        "all of this happened under load"
-    );
+    assert!(stage.settled().await < stage.log.len(), "all of this happened under load");
     b.stop().await;
 
     stage.finish(c).await;
@@ -66,17 +63,10 @@ async fn an_instance_stopped_past_its_session_writes_nothing_of_what_it_has_lost
     a.signal("CONT");
     until("the continued instance to notice", async || {
         let noticed = ["has taken this partition", "lost=true", "revoked by the group"];
-        noticed
-            .iter()
-            .any(|text| !a.lines_with(text).is_empty())
-            .then_some(())
+        noticed.iter().any(|text| !a.lines_with(text).is_empty()).then_some(())
     })
     .await;
-    assert_eq!(
-        moves_of(&stage.client, &sessions).await,
-        moves,
-        "its old sessions moved nothing after that"
-    );
+    assert_eq!(moves_of(&stage.client, &sessions).await, moves, "its old sessions moved nothing after that");
 
     // It joins again, and both go on.
     let begins = a.lines_with("partition begins").len();
@@ -96,13 +86,7 @@ async fn stops(a: Process, b: Process) {
 async fn sessions(client: &Client) -> Vec<i32> {
     let sql = "select pid from pg_stat_activity where application_name like 'embedsink %' \
                and datname = current_database()";
-    client
-        .query(sql, &[])
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get(0))
-        .collect()
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// How often these sessions have moved a position.

@@ -7,7 +7,8 @@ use crate::support::random::Random;
 use crate::support::record::Shape;
 use crate::support::turn::alone;
 
-const LARGE: Shape = Shape { tables: &[("embeddings", 384)], partitions: 4, ids: 0, tombstones: 0, damaged: 0 };
+const LARGE: Shape =
+    Shape { tables: &[("embeddings", 384)], partitions: 4, ids: 0, tombstones: 0, damaged: 0 };
 
 #[tokio::test]
 async fn a_backlog_before_a_database_that_stands_still_stays_under_300_mb() {
@@ -47,7 +48,8 @@ fn produce(topic: &Topic, count: usize) {
     let producer = TopicProducer::new(topic);
     for number in 0..count {
         let vector = &vectors[number % vectors.len()];
-        let payload = format!("{{\"id\": \"doc-{number}\", \"text\": \"text {number}\", \"embedding\": [{vector}]}}");
+        let payload =
+            format!("{{\"id\": \"doc-{number}\", \"text\": \"text {number}\", \"embedding\": [{vector}]}}");
         let partition = (number % LARGE.partitions as usize) as i32;
         producer.send(partition, 0, None, Some(payload.as_bytes()));
     }

@@ -33,14 +33,8 @@ async fn postgres_restarted_and_its_backends_terminated_under_load_lose_nothing(
             terminate_backends(&stage.client).await;
         }
     }
-    assert!(
-        stage.settled().await < stage.log.len(),
-        "all of this happened under load"
-    );
-    assert!(
-        !process.lines_with("trying again").is_empty(),
-        "the connector noticed"
-    );
+    assert!(stage.settled().await < stage.log.len(), "all of this happened under load");
+    assert!(!process.lines_with("trying again").is_empty(), "the connector noticed");
 
     let text = stage.finish(process).await;
     assert!(text.contains("the database can be written again"), "{text}");
@@ -50,23 +44,14 @@ async fn postgres_restarted_and_its_backends_terminated_under_load_lose_nothing(
 async fn terminate_backends(client: &Client) {
     let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
                where application_name like 'embedsink %' and application_name <> 'embedsink tests'";
-    assert!(
-        postgres::one::<i64>(client, sql).await > 0,
-        "the connector has sessions"
-    );
+    assert!(postgres::one::<i64>(client, sql).await > 0, "the connector has sessions");
 }
 
 #[tokio::test]
 async fn a_broker_restarted_under_load_loses_nothing() {
     let _alone = alone().await;
     let server = OwnServer::start("kafka", "restart");
-    let mut stage = Stage::on(
-        servers::postgres_port(),
-        server.port(),
-        "broker restarted",
-        60_000,
-    )
-    .await;
+    let mut stage = Stage::on(servers::postgres_port(), server.port(), "broker restarted", 60_000).await;
     let mut process = stage.connector.start();
     let moment = stage.next_moment(2).await;
     process.settles(&stage.client, moment).await;
@@ -91,10 +76,7 @@ async fn a_broker_restarted_under_load_loses_nothing() {
             "{text}"
         );
         let after = positions(&stage.client, stage.topic.name()).await;
-        assert!(
-            before.iter().zip(&after).all(|(before, after)| before <= after),
-            "{before:?} {after:?}"
-        );
+        assert!(before.iter().zip(&after).all(|(before, after)| before <= after), "{before:?} {after:?}");
         stage.assert_consistent().await;
     }
 }
@@ -137,10 +119,7 @@ async fn a_table_locked_for_longer_than_any_timeout_does_not_cost_the_group_memb
     postgres::run(&locker, "begin; lock table embeddings in exclusive mode").await;
     let since = Instant::now();
     // That nothing happens for some time can only be seen by letting that time pass.
-    until("the timeouts to pass", async || {
-        (since.elapsed() > LOCKED).then_some(())
-    })
-    .await;
+    until("the timeouts to pass", async || (since.elapsed() > LOCKED).then_some(())).await;
     assert!(stage.settled().await < stage.log.len(), "the lock held it up");
     process.logs(1, "a lock was not free in time").await;
     postgres::run(&locker, "commit").await;

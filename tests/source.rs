@@ -39,11 +39,7 @@ impl Cluster {
             .set("linger.ms", "5")
             .create()
             .unwrap();
-        Self {
-            mock,
-            producer,
-            group: format!("group {}", NEXT.fetch_add(1, Ordering::Relaxed)),
-        }
+        Self { mock, producer, group: format!("group {}", NEXT.fetch_add(1, Ordering::Relaxed)) }
     }
 
     fn settings(&self, topic: &str, properties: &[(&str, &str)]) -> KafkaSettings {
@@ -56,12 +52,7 @@ impl Cluster {
         ];
         let property = |(name, value): &(&str, &str)| ((*name).to_owned(), Secret::new(*value));
         KafkaSettings {
-            bootstrap_servers: self
-                .mock
-                .bootstrap_servers()
-                .split(',')
-                .map(str::to_owned)
-                .collect(),
+            bootstrap_servers: self.mock.bootstrap_servers().split(',').map(str::to_owned).collect(),
             topics: vec![topic.to_owned()],
             group_id: self.group.clone(),
             start: StartAt::Beginning,
@@ -121,10 +112,7 @@ async fn assigned(source: &mut KafkaSource, count: usize) -> BTreeMap<i32, Retai
     while found.len() < count {
         match next(source).await {
             SourceEvent::Assigned { partition, retained } => {
-                assert!(
-                    found.insert(partition.number(), retained).is_none(),
-                    "{partition} came twice"
-                );
+                assert!(found.insert(partition.number(), retained).is_none(), "{partition} came twice");
             }
             other => panic!("{other:?} while {count} partitions were waited for"),
         }
@@ -165,14 +153,10 @@ fn offsets(run: &Fetched) -> Vec<i64> {
 /// Reads until each of these partitions is at its end: number, tenure, first offset and end. Every
 /// record must come once, in order, under its tenure.
 async fn read(source: &mut KafkaSource, wanted: &[(i32, i64, i64, i64)]) {
-    let mut at: BTreeMap<i32, (Tenure, i64, i64)> = wanted
-        .iter()
-        .map(|(number, tenure, from, end)| (*number, (Tenure(*tenure), *from, *end)))
-        .collect();
+    let mut at: BTreeMap<i32, (Tenure, i64, i64)> =
+        wanted.iter().map(|(number, tenure, from, end)| (*number, (Tenure(*tenure), *from, *end))).collect();
     while at.values().any(|(_, next, end)| next < end) {
-        let SourceEvent::Fetched(run) = next(source).await else {
-            panic!("not a run of records")
-        };
+        let SourceEvent::Fetched(run) = next(source).await else { panic!("not a run of records") };
         let (tenure, next, end) = at.get_mut(&run.partition().number()).unwrap();
         assert_eq!(run.tenure(), *tenure, "{}", run.partition());
         for offset in offsets(&run) {
@@ -190,20 +174,8 @@ async fn a_partition_delivers_nothing_before_begin_and_then_everything_in_order(
     cluster.produce(1, 0..500, "payload");
     let mut source = cluster.join();
     let retained = assigned(&mut source, 2).await;
-    assert_eq!(
-        retained[&0],
-        Retained {
-            earliest: 0,
-            end: 3_000
-        }
-    );
-    assert_eq!(
-        retained[&1],
-        Retained {
-            earliest: 0,
-            end: 500
-        }
-    );
+    assert_eq!(retained[&0], Retained { earliest: 0, end: 3_000 });
+    assert_eq!(retained[&1], Retained { earliest: 0, end: 500 });
     assert_quiet(&mut source).await;
 
     source.begin(&partition(0), Tenure(3), 0);
@@ -234,11 +206,7 @@ async fn a_partition_that_begins_at_its_end_delivers_what_comes_then() {
 async fn records_without_key_or_payload_come_as_they_are() {
     let cluster = Cluster::new(1, 1);
     let send = |record: BaseRecord<'_, [u8], [u8]>| {
-        cluster
-            .producer
-            .send(record.partition(0))
-            .map_err(|(error, _)| error)
-            .unwrap();
+        cluster.producer.send(record.partition(0)).map_err(|(error, _)| error).unwrap();
     };
     send(BaseRecord::to(TOPIC).key(&b"k"[..]).timestamp(77));
     send(BaseRecord::to(TOPIC).payload(&b"p"[..]));
@@ -250,15 +218,9 @@ async fn records_without_key_or_payload_come_as_they_are() {
     source.begin(&partition(0), Tenure(1), 0);
     let mut found = Vec::new();
     while found.len() < 4 {
-        let SourceEvent::Fetched(run) = next(&mut source).await else {
-            panic!("not a run of records")
-        };
+        let SourceEvent::Fetched(run) = next(&mut source).await else { panic!("not a run of records") };
         found.extend(run.records().map(|record| {
-            (
-                record.offset,
-                record.key.map(<[u8]>::to_vec),
-                record.payload.map(<[u8]>::to_vec),
-            )
+            (record.offset, record.key.map(<[u8]>::to_vec), record.payload.map(<[u8]>::to_vec))
         }));
         if let Some(first) = run.records().find(|record| record.offset == 0) {
             assert_eq!(first.timestamp, Some(77));
@@ -292,15 +254,10 @@ async fn a_partition_that_begins_anew_goes_on_from_there_without_a_gap() {
         // The first run of the new tenure; of the ones before only what was under way.
         let mut next_offset = from;
         while next_offset == from {
-            let SourceEvent::Fetched(run) = next(&mut source).await else {
-                panic!("not a run of records")
-            };
+            let SourceEvent::Fetched(run) = next(&mut source).await else { panic!("not a run of records") };
             assert!(run.tenure() <= Tenure(tenure));
             if run.tenure() == Tenure(tenure) {
-                assert!(
-                    offsets(&run).into_iter().eq(from..from + run.len() as i64),
-                    "a gap under {tenure}"
-                );
+                assert!(offsets(&run).into_iter().eq(from..from + run.len() as i64), "a gap under {tenure}");
                 next_offset += run.len() as i64;
             }
         }
@@ -330,21 +287,10 @@ async fn a_partition_that_is_announced_again_waits_for_the_next_begin() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(
-        retained,
-        (
-            0,
-            Retained {
-                earliest: 0,
-                end: 150
-            }
-        )
-    );
+    assert_eq!(retained, (0, Retained { earliest: 0, end: 150 }));
     cluster.produce(0, 150..200, "payload");
     while let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
-        let SourceEvent::Fetched(run) = event.unwrap() else {
-            panic!("not a run of records")
-        };
+        let SourceEvent::Fetched(run) = event.unwrap() else { panic!("not a run of records") };
         let was_under_way = run.tenure() == Tenure(1) && offsets(&run).iter().all(|offset| *offset < 150);
         assert!(was_under_way, "{:?} of {:?}", offsets(&run), run.tenure());
     }
@@ -402,11 +348,7 @@ async fn rebalance(strategy: &str, revoked_count: usize) {
     for number in 0..4 {
         first.begin(&partition(number), Tenure(1), 0);
     }
-    read(
-        &mut first,
-        &[(0, 1, 0, 100), (1, 1, 0, 100), (2, 1, 0, 100), (3, 1, 0, 100)],
-    )
-    .await;
+    read(&mut first, &[(0, 1, 0, 100), (1, 1, 0, 100), (2, 1, 0, 100), (3, 1, 0, 100)]).await;
 
     let mut second = cluster.join_with(&properties, BUDGET);
     let (gone, done) = revoked(&mut first).await;
@@ -424,17 +366,10 @@ async fn rebalance(strategy: &str, revoked_count: usize) {
     } else {
         (0..4).filter(|number| !gone.contains(number)).collect()
     };
-    assert!(
-        its.keys().all(|number| !kept.contains(number)),
-        "{its:?} and {kept:?}"
-    );
+    assert!(its.keys().all(|number| !kept.contains(number)), "{its:?} and {kept:?}");
 
     for number in 0..4 {
-        cluster.produce(
-            number,
-            if number == gone[0] { 110..120 } else { 100..120 },
-            "payload",
-        );
+        cluster.produce(number, if number == gone[0] { 110..120 } else { 100..120 }, "payload");
     }
     for number in its.keys() {
         second.begin(&partition(*number), Tenure(2), 50);
@@ -447,10 +382,7 @@ async fn rebalance(strategy: &str, revoked_count: usize) {
     let tenure = if strategy == "range" { 2 } else { 1 };
     let wanted_of_first: Vec<_> = kept.iter().map(|number| (*number, tenure, 100, 120)).collect();
     let wanted_of_second: Vec<_> = its.keys().map(|number| (*number, 2, 50, 120)).collect();
-    tokio::join!(
-        read(&mut first, &wanted_of_first),
-        read(&mut second, &wanted_of_second)
-    );
+    tokio::join!(read(&mut first, &wanted_of_first), read(&mut second, &wanted_of_second));
 
     // Who closes leaves the group, and the other gets its share without waiting for the session's end.
     second.close(PATIENCE).await;
@@ -501,11 +433,7 @@ async fn closing_while_a_hand_over_is_held_back_leaves_the_group_at_once() {
         let (_, done) = revoked(&mut first).await;
         let since = Instant::now();
         first.close(Duration::from_secs(20)).await;
-        assert!(
-            since.elapsed() < Duration::from_secs(10),
-            "{strategy}: it took {:?}",
-            since.elapsed()
-        );
+        assert!(since.elapsed() < Duration::from_secs(10), "{strategy}: it took {:?}", since.elapsed());
         drop(done);
         let mut its = BTreeMap::new();
         while its.len() < 2 {
@@ -534,11 +462,7 @@ async fn closing_ends_in_time_when_the_broker_is_away() {
     cluster.mock.broker_down(1).unwrap();
     let since = Instant::now();
     source.close(Duration::from_secs(5)).await;
-    assert!(
-        since.elapsed() < Duration::from_secs(6),
-        "it took {:?}",
-        since.elapsed()
-    );
+    assert!(since.elapsed() < Duration::from_secs(6), "it took {:?}", since.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -549,11 +473,7 @@ async fn closing_ends_in_time_when_no_broker_was_ever_there() {
     assert_quiet(&mut source).await;
     let since = Instant::now();
     source.close(Duration::from_secs(5)).await;
-    assert!(
-        since.elapsed() < Duration::from_secs(6),
-        "it took {:?}",
-        since.elapsed()
-    );
+    assert!(since.elapsed() < Duration::from_secs(6), "it took {:?}", since.elapsed());
 }
 
 /// Does what a pipeline does: begins what is assigned where it was, and drops what is of the past.
@@ -619,15 +539,9 @@ async fn a_broker_that_comes_back_is_read_on_without_gap_or_repetition() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_whose_leader_is_away_does_not_hold_up_the_others() {
     let cluster = Cluster::new(2, 3);
-    cluster
-        .mock
-        .coordinator(MockCoordinator::Group(cluster.group.clone()), 1)
-        .unwrap();
+    cluster.mock.coordinator(MockCoordinator::Group(cluster.group.clone()), 1).unwrap();
     for (number, leader) in [(0, 2), (1, 1), (2, 1)] {
-        cluster
-            .mock
-            .partition_leader(TOPIC, number, Some(leader))
-            .unwrap();
+        cluster.mock.partition_leader(TOPIC, number, Some(leader)).unwrap();
         cluster.produce(number, 0..10, "payload");
     }
     cluster.mock.broker_down(2).unwrap();
@@ -647,9 +561,7 @@ async fn a_partition_whose_leader_is_away_does_not_hold_up_the_others() {
 async fn take_until_quiet(source: &mut KafkaSource) -> Vec<Fetched> {
     let mut runs = Vec::new();
     while let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
-        let SourceEvent::Fetched(run) = event.unwrap() else {
-            panic!("not a run of records")
-        };
+        let SourceEvent::Fetched(run) = event.unwrap() else { panic!("not a run of records") };
         runs.push(run);
     }
     runs
@@ -678,19 +590,11 @@ async fn a_member_whose_records_nobody_takes_stays_in_the_group_within_its_budge
     while next_offset < 3_000 {
         let runs = take_until_quiet(&mut slow).await;
         let held: usize = runs.iter().map(Fetched::bytes).sum();
-        assert!(
-            held <= budget || runs.len() == 1,
-            "{held} bytes in {} runs",
-            runs.len()
-        );
+        assert!(held <= budget || runs.len() == 1, "{held} bytes in {} runs", runs.len());
         assert!(!runs.is_empty(), "it went on at {next_offset}");
         for run in runs {
             assert_eq!(run.tenure(), Tenure(1));
-            assert!(
-                offsets(&run)
-                    .into_iter()
-                    .eq(next_offset..next_offset + run.len() as i64)
-            );
+            assert!(offsets(&run).into_iter().eq(next_offset..next_offset + run.len() as i64));
             next_offset += run.len() as i64;
         }
     }
@@ -714,10 +618,7 @@ async fn small_records_count_with_what_keeps_account_of_them() {
     source.begin(&partition(0), Tenure(1), 0);
     let held: usize = take_until_quiet(&mut source).await.iter().map(Fetched::len).sum();
     // An offset and a timestamp alone are 16 bytes.
-    assert!(
-        held <= budget / 16,
-        "{held} records of no bytes are held by a budget of {budget} bytes"
-    );
+    assert!(held <= budget / 16, "{held} records of no bytes are held by a budget of {budget} bytes");
     source.close(PATIENCE).await;
 }
 
@@ -743,9 +644,7 @@ async fn a_broker_that_does_not_allow_it_is_not_asked_again() {
 
     let cluster = Cluster::new(1, 1);
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
-    cluster
-        .mock
-        .request_errors(RDKafkaApiKey::JoinGroup, &[denied; 100]);
+    cluster.mock.request_errors(RDKafkaApiKey::JoinGroup, &[denied; 100]);
     let mut source = cluster.join();
     let error = failure(&mut source).await;
     assert!(matches!(error, SourceError::Refused { .. }), "{error}");
@@ -757,24 +656,15 @@ async fn a_position_beyond_the_end_or_before_the_beginning_stops_the_source() {
     // The mock keeps 5 MB of a partition.
     let cluster = Cluster::new(1, 1);
     cluster.produce(0, 0..8_000, &"x".repeat(1_000));
-    for (offset, word) in [
-        (9_000, "deleted and created again"),
-        (0, "retention deleted them"),
-    ] {
+    for (offset, word) in [(9_000, "deleted and created again"), (0, "retention deleted them")] {
         let mut source = cluster.join();
         let retained = assigned(&mut source, 1).await[&0];
         assert!(retained.earliest > 0 && retained.end == 8_000, "{retained:?}");
         source.begin(&partition(0), Tenure(1), offset);
         let error = failure(&mut source).await;
         let said = error.to_string();
-        assert!(
-            matches!(&error, SourceError::OutOfRange { wanted, .. } if *wanted == offset),
-            "{said}"
-        );
-        assert!(
-            said.contains(word) && said.contains(&retained.earliest.to_string()),
-            "{said}"
-        );
+        assert!(matches!(&error, SourceError::OutOfRange { wanted, .. } if *wanted == offset), "{said}");
+        assert!(said.contains(word) && said.contains(&retained.earliest.to_string()), "{said}");
         source.close(PATIENCE).await;
     }
 }
@@ -787,24 +677,15 @@ async fn passing_faults_of_the_broker_cost_no_record() {
     use RDKafkaRespErr as E;
     cluster.mock.request_errors(
         RDKafkaApiKey::Metadata,
-        &[
-            E::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
-            E::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-        ],
+        &[E::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, E::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT],
     );
     cluster.mock.request_errors(
         RDKafkaApiKey::ListOffsets,
-        &[
-            E::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-            E::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
-        ],
+        &[E::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, E::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT],
     );
     cluster.mock.request_errors(
         RDKafkaApiKey::JoinGroup,
-        &[
-            E::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
-            E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
-        ],
+        &[E::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, E::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
     );
     let mut source = cluster.join();
     assigned(&mut source, 2).await;

@@ -9,7 +9,7 @@ use embedsink::error::{Disposition, WriteError};
 use embedsink::reject::RejectReason;
 use embedsink::route::{Router, TableLimits};
 use embedsink::source::{Partition, SourceRecord, Tenure};
-use embedsink::write::{Effect, PostgresWriter, Receipt, Taken, Writer, Written};
+use embedsink::write::{Effect, First, PostgresWriter, Receipt, Taken, Writer, Written};
 use sink_postgres_vector::{
     ConnectOptions, Connection, Ident, Migration, Migrator, TableSpec, Tls, TlsMode, VectorTable,
 };
@@ -20,11 +20,8 @@ use crate::support::proxy::{Loss, Proxy};
 use crate::support::random::Random;
 use crate::support::wait::until;
 
-static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "bookkeeping",
-    sql: include_str!("../migrations/0001_bookkeeping.sql"),
-}];
+static MIGRATIONS: &[Migration] =
+    &[Migration { number: 1, name: "bookkeeping", sql: include_str!("../migrations/0001_bookkeeping.sql") }];
 
 const DIMENSIONS: usize = 3;
 
@@ -64,17 +61,10 @@ struct Stage {
 impl Stage {
     async fn set() -> Self {
         let database = Database::create().await;
-        let specs = ["first", "second"].map(|name| TableSpec {
-            name: Ident::new(name).unwrap(),
-            dimensions: DIMENSIONS as u16,
-        });
-        let mut connection = Connection::open(&options(&database, database.port()))
-            .await
-            .unwrap();
-        Migrator::new(MIGRATIONS)
-            .apply(&mut connection, &specs)
-            .await
-            .unwrap();
+        let specs = ["first", "second"]
+            .map(|name| TableSpec { name: Ident::new(name).unwrap(), dimensions: DIMENSIONS as u16 });
+        let mut connection = Connection::open(&options(&database, database.port())).await.unwrap();
+        Migrator::new(MIGRATIONS).apply(&mut connection, &specs).await.unwrap();
         let mut tables = Vec::new();
         for spec in &specs {
             tables.push(VectorTable::check(connection.client(), spec).await.unwrap());
@@ -88,12 +78,7 @@ impl Stage {
         let router = Router::new(limits.collect());
         let outside = database.connect().await;
         run(&outside, AUDIT).await;
-        Self {
-            tables,
-            router,
-            outside,
-            database,
-        }
+        Self { tables, router, outside, database }
     }
 
     fn writer(&self) -> PostgresWriter {
@@ -101,11 +86,7 @@ impl Stage {
     }
 
     fn writer_of(&self, connector: &str, port: u16) -> PostgresWriter {
-        PostgresWriter::new(
-            connector.to_owned(),
-            options(&self.database, port),
-            self.tables.clone(),
-        )
+        PostgresWriter::new(connector.to_owned(), options(&self.database, port), self.tables.clone())
     }
 
     /// A batch with these records of one partition: offset, key, and payload or none.
@@ -164,11 +145,7 @@ impl Stage {
     /// The stored position of a partition.
     async fn position(&self, partition: &Partition) -> i64 {
         let sql = "select next_offset from embedsink.offsets where topic = $1 and partition = $2";
-        let row = self
-            .outside
-            .query_one(sql, &[&partition.topic(), &partition.number()])
-            .await
-            .unwrap();
+        let row = self.outside.query_one(sql, &[&partition.topic(), &partition.number()]).await.unwrap();
         row.get(0)
     }
 
@@ -198,10 +175,7 @@ fn options(database: &Database, port: u16) -> ConnectOptions {
         database: database.name().to_owned(),
         user: "postgres".to_owned(),
         password: None,
-        tls: Tls {
-            mode: TlsMode::Disable,
-            ca_file: None,
-        },
+        tls: Tls { mode: TlsMode::Disable, ca_file: None },
         application_name: "embedsink tests: a writer".to_owned(),
         connect_timeout: Duration::from_secs(10),
     }
@@ -216,7 +190,7 @@ struct Holding {
 impl Holding {
     async fn take(writer: &mut PostgresWriter, number: i32) -> Self {
         let partition = Partition::new("topic", number);
-        let taken = writer.take(&partition, 0).await.unwrap();
+        let taken = writer.take(&partition, First::at(0)).await.unwrap();
         Self { partition, taken }
     }
 
@@ -226,13 +200,7 @@ impl Holding {
 
     /// The same holding, further on.
     fn at(&self, next_offset: i64) -> Self {
-        Self {
-            partition: self.partition.clone(),
-            taken: Taken {
-                next_offset,
-                ..self.taken
-            },
-        }
+        Self { partition: self.partition.clone(), taken: Taken { next_offset, ..self.taken } }
     }
 }
 
@@ -241,9 +209,7 @@ fn payload(text: &str) -> Option<String> {
 }
 
 fn payload_for(table: &str, text: &str) -> Option<String> {
-    Some(format!(
-        r#"{{"text": "{text}", "table_name": "{table}", "embedding": [1, 2, 3]}}"#
-    ))
+    Some(format!(r#"{{"text": "{text}", "table_name": "{table}", "embedding": [1, 2, 3]}}"#))
 }
 
 #[track_caller]
@@ -275,9 +241,7 @@ fn disposition(written: Result<Written, WriteError>) -> Disposition {
 
 /// Rows as [`Stage::rows`] gives them.
 fn rows(rows: &[(&str, &str)]) -> BTreeMap<String, Option<String>> {
-    rows.iter()
-        .map(|(key, text)| ((*key).to_owned(), Some((*text).to_owned())))
-        .collect()
+    rows.iter().map(|(key, text)| ((*key).to_owned(), Some((*text).to_owned()))).collect()
 }
 
 #[tokio::test]
@@ -285,21 +249,9 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let holding = Holding::take(&mut writer, 0).await;
-    let first = stage.batch(
-        1,
-        &holding,
-        &[
-            (0, "old", payload("old")),
-            (1, "older", payload_for("second", "older")),
-        ],
-    );
-    assert_eq!(
-        durable(writer.write(&first).await),
-        Effect {
-            upserted: 2,
-            ..Effect::default()
-        }
-    );
+    let first =
+        stage.batch(1, &holding, &[(0, "old", payload("old")), (1, "older", payload_for("second", "older"))]);
+    assert_eq!(durable(writer.write(&first).await), Effect { upserted: 2, ..Effect::default() });
 
     let batch = stage.batch(
         2,
@@ -315,31 +267,17 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
         ],
     );
     let receipt = receipt(writer.write(&batch).await);
-    let effect = Effect {
-        upserted: 2,
-        unchanged: 0,
-        deleted: 2,
-        dead_lettered: 1,
-    };
+    let effect = Effect { upserted: 2, unchanged: 0, deleted: 2, dead_lettered: 1 };
     assert_eq!(receipt.effect(), effect);
-    assert_eq!(
-        batch.settle(&receipt).next_offsets(),
-        [(holding.partition.clone(), 11)]
-    );
-    assert_eq!(
-        stage.rows().await,
-        rows(&[("first/a", "three"), ("second/b", "two")])
-    );
+    assert_eq!(batch.settle(&receipt).next_offsets(), [(holding.partition.clone(), 11)]);
+    assert_eq!(stage.rows().await, rows(&[("first/a", "three"), ("second/b", "two")]));
     assert_eq!(stage.position(&holding.partition).await, 11);
     let transactions: i64 = stage.one("select count(distinct transaction) from audit").await;
     assert_eq!(transactions, 2, "one for each batch");
     let letter = "select connector || topic || partition || \"offset\" || convert_from(key, 'UTF8') \
                   || convert_from(payload, 'UTF8') || reason || extract(epoch from record_timestamp)::int8 \
                   from embedsink.dead_letters";
-    assert_eq!(
-        stage.one::<String>(letter).await,
-        "connectortopic04bad{bad_json1704067200"
-    );
+    assert_eq!(stage.one::<String>(letter).await, "connectortopic04bad{bad_json1704067200");
 }
 
 #[tokio::test]
@@ -373,16 +311,9 @@ async fn when_any_part_fails_none_of_it_is_written() {
         run(&stage.outside, mended).await;
     }
     // Only when the batch commits does a deferred constraint speak.
-    run(
-        &stage.outside,
-        "alter table first add constraint late unique (text) deferrable initially deferred",
-    )
-    .await;
-    let twice = stage.batch(
-        2,
-        &holding,
-        &[(0, "a", payload("same")), (1, "b", payload("same"))],
-    );
+    run(&stage.outside, "alter table first add constraint late unique (text) deferrable initially deferred")
+        .await;
+    let twice = stage.batch(2, &holding, &[(0, "a", payload("same")), (1, "b", payload("same"))]);
     assert_eq!(disposition(writer.write(&twice).await), Disposition::Reject);
     assert_eq!(stage.happened().await, BTreeMap::new());
     assert_eq!(stage.position(&holding.partition).await, 0);
@@ -396,11 +327,7 @@ async fn a_writer_whose_partition_was_taken_by_another_writes_nothing() {
     let stage = Stage::set().await;
     let (mut zombie, mut heir) = (stage.writer(), stage.writer());
     let old = Holding::take(&mut zombie, 0).await;
-    durable(
-        zombie
-            .write(&stage.batch(1, &old, &[(0, "a", payload("first"))]))
-            .await,
-    );
+    durable(zombie.write(&stage.batch(1, &old, &[(0, "a", payload("first"))])).await);
 
     let new = Holding::take(&mut heir, 0).await;
     assert!(new.taken.tenure > old.taken.tenure);
@@ -408,11 +335,7 @@ async fn a_writer_whose_partition_was_taken_by_another_writes_nothing() {
     let late = stage.batch(
         2,
         &old.at(1),
-        &[
-            (1, "a", payload("zombie")),
-            (2, "b", None),
-            (3, "c", Some(String::new())),
-        ],
+        &[(1, "a", payload("zombie")), (2, "b", None), (3, "c", Some(String::new()))],
     );
     let before = stage.happened().await;
     for _ in 0..3 {
@@ -421,17 +344,11 @@ async fn a_writer_whose_partition_was_taken_by_another_writes_nothing() {
     assert_eq!(stage.happened().await, before);
     assert_eq!(stage.position(&new.partition).await, 1);
 
-    durable(
-        heir.write(&stage.batch(3, &new, &[(1, "a", payload("heir"))]))
-            .await,
-    );
+    durable(heir.write(&stage.batch(3, &new, &[(1, "a", payload("heir"))])).await);
     assert_eq!(fenced(zombie.write(&late).await), [old.lost()]);
     assert_eq!(stage.rows().await, rows(&[("first/a", "heir")]));
     // The stored position is by now where the zombie's batch would have put it.
-    durable(
-        heir.write(&stage.batch(4, &new.at(2), &[(2, "x", None), (3, "x", None)]))
-            .await,
-    );
+    durable(heir.write(&stage.batch(4, &new.at(2), &[(2, "x", None), (3, "x", None)])).await);
     assert_eq!(fenced(zombie.write(&late).await), [old.lost()]);
 }
 
@@ -440,32 +357,22 @@ async fn a_take_waits_for_the_write_under_way_and_goes_on_behind_it() {
     let stage = Stage::set().await;
     let (mut old, mut new) = (stage.writer(), stage.writer());
     let holding = Holding::take(&mut old, 0).await;
-    durable(
-        old.write(&stage.batch(1, &holding, &[(0, "a", payload("first"))]))
-            .await,
-    );
-    let batch = stage.batch(
-        2,
-        &holding.at(1),
-        &[(1, "a", payload("second")), (2, "b", payload("third"))],
-    );
+    durable(old.write(&stage.batch(1, &holding, &[(0, "a", payload("first"))])).await);
+    let batch = stage.batch(2, &holding.at(1), &[(1, "a", payload("second")), (2, "b", payload("third"))]);
 
     let other = stage.database.connect().await;
     run(&other, "begin; select from first where id = 'a' for update").await;
     let writing = tokio::spawn(async move { old.write(&batch).await });
     stage.waiting(1).await;
     let partition = holding.partition.clone();
-    let taking = tokio::spawn(async move { new.take(&partition, 0).await });
+    let taking = tokio::spawn(async move { new.take(&partition, First::at(0)).await });
     stage.waiting(2).await;
     run(&other, "commit").await;
 
     durable(writing.await.unwrap());
     let taken = taking.await.unwrap().unwrap();
     assert_eq!((taken.next_offset, taken.stored), (3, true));
-    assert_eq!(
-        stage.rows().await,
-        rows(&[("first/a", "second"), ("first/b", "third")])
-    );
+    assert_eq!(stage.rows().await, rows(&[("first/a", "second"), ("first/b", "third")]));
 }
 
 #[tokio::test]
@@ -473,9 +380,9 @@ async fn a_take_raises_the_epoch_and_keeps_the_position() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let partition = Partition::new("topic", 0);
-    let first = writer.take(&partition, 40).await.unwrap();
+    let first = writer.take(&partition, First::at(40)).await.unwrap();
     assert_eq!((first.next_offset, first.stored), (40, false));
-    let second = writer.take(&partition, 90).await.unwrap();
+    let second = writer.take(&partition, First::at(90)).await.unwrap();
     assert_eq!((second.next_offset, second.stored), (40, true));
     assert!(second.tenure > first.tenure);
     // Another partition, another topic, another connector: each has its own.
@@ -484,7 +391,7 @@ async fn a_take_raises_the_epoch_and_keeps_the_position() {
         (stage.writer(), Partition::new("topic 2", 0)),
         (stage.writer_of("connector 2", stage.database.port()), partition),
     ] {
-        let taken = writer.take(&partition, 7).await.unwrap();
+        let taken = writer.take(&partition, First::at(7)).await.unwrap();
         assert_eq!((taken.next_offset, taken.stored), (7, false));
     }
 }
@@ -495,7 +402,7 @@ async fn takes_at_the_same_time_get_tenures_of_their_own() {
     let mut takes = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let mut writer = stage.writer();
-        takes.spawn(async move { writer.take(&Partition::new("topic", 0), 5).await.unwrap() });
+        takes.spawn(async move { writer.take(&Partition::new("topic", 0), First::at(5)).await.unwrap() });
     }
     let taken = takes.join_all().await;
     let mut tenures: Vec<Tenure> = taken.iter().map(|taken| taken.tenure).collect();
@@ -526,10 +433,7 @@ fn records_of_all_kinds() -> Vec<(i64, &'static str, Option<String>)> {
 }
 
 fn counts(counts: &[(&str, i64)]) -> BTreeMap<String, i64> {
-    counts
-        .iter()
-        .map(|(what, count)| ((*what).to_owned(), *count))
-        .collect()
+    counts.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect()
 }
 
 #[tokio::test]
@@ -538,36 +442,17 @@ async fn a_commit_whose_answer_is_lost_is_found_in_the_ledger() {
     let proxy = Proxy::before(stage.database.port()).await;
     let mut writer = stage.writer_of("connector", proxy.port());
     let holding = Holding::take(&mut writer, 0).await;
-    durable(
-        writer
-            .write(&stage.batch(1, &holding, &[(0, "gone", payload("x"))]))
-            .await,
-    );
+    durable(writer.write(&stage.batch(1, &holding, &[(0, "gone", payload("x"))])).await);
 
     let batch = stage.batch(2, &holding.at(1), &records_of_all_kinds());
     proxy.lose_at("select; commit", Loss::Answer);
     assert_eq!(disposition(writer.write(&batch).await), Disposition::Retry);
     assert!(proxy.has_lost());
-    assert_eq!(
-        stage.happened().await,
-        counts(APPLIED_ONCE),
-        "the server had committed"
-    );
+    assert_eq!(stage.happened().await, counts(APPLIED_ONCE), "the server had committed");
 
     let receipt = receipt(writer.write(&batch).await);
-    assert_eq!(
-        receipt.effect(),
-        Effect {
-            upserted: 2,
-            unchanged: 0,
-            deleted: 1,
-            dead_lettered: 1
-        }
-    );
-    assert_eq!(
-        batch.settle(&receipt).next_offsets(),
-        [(holding.partition.clone(), 5)]
-    );
+    assert_eq!(receipt.effect(), Effect { upserted: 2, unchanged: 0, deleted: 1, dead_lettered: 1 });
+    assert_eq!(batch.settle(&receipt).next_offsets(), [(holding.partition.clone(), 5)]);
     // However often it is given again.
     durable(writer.write(&batch).await);
     assert_eq!(stage.happened().await, counts(APPLIED_ONCE));
@@ -628,14 +513,9 @@ async fn a_connection_lost_anywhere_in_a_write_leaves_all_of_the_batch_or_nothin
         )
         .await;
     assert_eq!(most, 1, "nothing was applied twice");
-    let written: i64 = stage
-        .one("select count(*) from first where id like 'key %'")
-        .await;
+    let written: i64 = stage.one("select count(*) from first where id like 'key %'").await;
     let letters: i64 = stage.one("select count(*) from embedsink.dead_letters").await;
-    assert_eq!(
-        (written, letters),
-        (i64::try_from(id).unwrap(), i64::try_from(id).unwrap())
-    );
+    assert_eq!((written, letters), (i64::try_from(id).unwrap(), i64::try_from(id).unwrap()));
 }
 
 #[tokio::test]
@@ -658,16 +538,9 @@ async fn a_commit_in_doubt_of_which_a_part_was_taken_meanwhile_is_still_applied_
         assert_eq!(fenced(writer.write(&batch).await), [lost.lost()]);
         assert!(batch.drop_tenures(&[lost.lost()]));
         let receipt = receipt(writer.write(&batch).await);
-        assert_eq!(
-            batch.settle(&receipt).next_offsets(),
-            [(kept.partition.clone(), 1)]
-        );
+        assert_eq!(batch.settle(&receipt).next_offsets(), [(kept.partition.clone(), 1)]);
         if !was_committed {
-            durable(
-                other
-                    .write(&stage.batch(9, &heir, &[(0, "b", payload("lost"))]))
-                    .await,
-            );
+            durable(other.write(&stage.batch(9, &heir, &[(0, "b", payload("lost"))])).await);
         }
         let once = [
             ("first a INSERT", 1),
@@ -689,33 +562,16 @@ async fn what_is_left_of_a_batch_is_written_when_a_part_of_it_was_lost() {
     stage.fill(
         &mut batch,
         &lost,
-        &[
-            (0, "a", payload("lost")),
-            (1, "b", payload("lost")),
-            (2, "x", Some("{".into())),
-        ],
+        &[(0, "a", payload("lost")), (1, "b", payload("lost")), (2, "x", Some("{".into()))],
     );
     Holding::take(&mut other, 1).await;
 
     assert_eq!(fenced(writer.write(&batch).await), [lost.lost()]);
-    assert_eq!(
-        stage.happened().await,
-        BTreeMap::new(),
-        "no part of it is written alone"
-    );
+    assert_eq!(stage.happened().await, BTreeMap::new(), "no part of it is written alone");
     assert!(batch.drop_tenures(&[lost.lost()]));
     let receipt = receipt(writer.write(&batch).await);
-    assert_eq!(
-        receipt.effect(),
-        Effect {
-            upserted: 1,
-            ..Effect::default()
-        }
-    );
-    assert_eq!(
-        batch.settle(&receipt).next_offsets(),
-        [(kept.partition.clone(), 1)]
-    );
+    assert_eq!(receipt.effect(), Effect { upserted: 1, ..Effect::default() });
+    assert_eq!(batch.settle(&receipt).next_offsets(), [(kept.partition.clone(), 1)]);
     assert_eq!(stage.rows().await, rows(&[("first/a", "kept")]));
     assert_eq!(stage.position(&lost.partition).await, 0);
 }
@@ -726,19 +582,11 @@ async fn a_batch_that_meets_one_partition_under_two_tenures_is_durable_only_when
     let mut writer = stage.writer();
     let before = Holding::take(&mut writer, 0).await;
     let after = Holding::take(&mut writer, 0).await;
-    let mut batch = stage.batch(
-        1,
-        &before,
-        &[(0, "a", payload("before")), (1, "b", payload("before"))],
-    );
+    let mut batch = stage.batch(1, &before, &[(0, "a", payload("before")), (1, "b", payload("before"))]);
     stage.fill(
         &mut batch,
         &after,
-        &[
-            (0, "a", payload("after")),
-            (1, "b", payload("after")),
-            (2, "c", payload("after")),
-        ],
+        &[(0, "a", payload("after")), (1, "b", payload("after")), (2, "c", payload("after"))],
     );
 
     assert_eq!(fenced(writer.write(&batch).await), [before.lost()]);
@@ -746,10 +594,7 @@ async fn a_batch_that_meets_one_partition_under_two_tenures_is_durable_only_when
     assert!(batch.drop_tenures(&[before.lost()]));
     durable(writer.write(&batch).await);
     assert_eq!(stage.position(&after.partition).await, 3);
-    assert_eq!(
-        stage.rows().await,
-        rows(&[("first/a", "after"), ("first/b", "after"), ("first/c", "after")])
-    );
+    assert_eq!(stage.rows().await, rows(&[("first/a", "after"), ("first/b", "after"), ("first/c", "after")]));
 }
 
 #[tokio::test]
@@ -757,16 +602,8 @@ async fn a_session_that_is_terminated_in_the_middle_of_a_write_is_tried_again() 
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let holding = Holding::take(&mut writer, 0).await;
-    durable(
-        writer
-            .write(&stage.batch(1, &holding, &[(0, "a", payload("first"))]))
-            .await,
-    );
-    let batch = stage.batch(
-        2,
-        &holding.at(1),
-        &[(1, "a", payload("second")), (2, "b", payload("third"))],
-    );
+    durable(writer.write(&stage.batch(1, &holding, &[(0, "a", payload("first"))])).await);
+    let batch = stage.batch(2, &holding.at(1), &[(1, "a", payload("second")), (2, "b", payload("third"))]);
 
     let other = stage.database.connect().await;
     run(&other, "begin; select from first where id = 'a' for update").await;
@@ -775,11 +612,7 @@ async fn a_session_that_is_terminated_in_the_middle_of_a_write_is_tried_again() 
         (writer, batch, written)
     });
     for pid in stage.waiting(1).await {
-        stage
-            .outside
-            .execute("select pg_terminate_backend($1)", &[&pid])
-            .await
-            .unwrap();
+        stage.outside.execute("select pg_terminate_backend($1)", &[&pid]).await.unwrap();
     }
     let (mut writer, batch, written) = writing.await.unwrap();
     assert_eq!(disposition(written), Disposition::Retry);
@@ -788,10 +621,7 @@ async fn a_session_that_is_terminated_in_the_middle_of_a_write_is_tried_again() 
     assert_eq!(stage.rows().await, rows(&[("first/a", "first")]));
 
     durable(writer.write(&batch).await);
-    assert_eq!(
-        stage.rows().await,
-        rows(&[("first/a", "second"), ("first/b", "third")])
-    );
+    assert_eq!(stage.rows().await, rows(&[("first/a", "second"), ("first/b", "third")]));
 }
 
 #[tokio::test]
@@ -799,11 +629,7 @@ async fn a_row_that_somebody_holds_too_long_is_tried_again() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let holding = Holding::take(&mut writer, 0).await;
-    durable(
-        writer
-            .write(&stage.batch(1, &holding, &[(0, "a", payload("first"))]))
-            .await,
-    );
+    durable(writer.write(&stage.batch(1, &holding, &[(0, "a", payload("first"))])).await);
     let batch = stage.batch(2, &holding.at(1), &[(1, "a", payload("second"))]);
 
     let other = stage.database.connect().await;
@@ -824,19 +650,11 @@ async fn writers_that_lock_the_same_rows_in_another_order_break_no_promise() {
     let holding = Holding::take(&mut writer, 0).await;
     let both = [(0, "a", payload("first")), (1, "b", payload("first"))];
     durable(writer.write(&stage.batch(1, &holding, &both)).await);
-    let batch = stage.batch(
-        2,
-        &holding.at(2),
-        &[(2, "a", payload("second")), (3, "b", payload("second"))],
-    );
+    let batch = stage.batch(2, &holding.at(2), &[(2, "a", payload("second")), (3, "b", payload("second"))]);
 
     // Somebody who locks b before a, while we hold a and want b.
     let other = stage.database.connect().await;
-    run(
-        &other,
-        "set deadlock_timeout = '1h'; begin; update first set text = 'other' where id = 'b'",
-    )
-    .await;
+    run(&other, "set deadlock_timeout = '1h'; begin; update first set text = 'other' where id = 'b'").await;
     let writing = tokio::spawn(async move {
         let written = writer.write(&batch).await;
         (writer, batch, written)
@@ -850,10 +668,7 @@ async fn writers_that_lock_the_same_rows_in_another_order_break_no_promise() {
     assert_eq!(error.disposition(), Disposition::Retry, "{error}");
     theirs.await.unwrap();
     durable(writer.write(&batch).await);
-    assert_eq!(
-        stage.rows().await,
-        rows(&[("first/a", "second"), ("first/b", "second")])
-    );
+    assert_eq!(stage.rows().await, rows(&[("first/a", "second"), ("first/b", "second")]));
 }
 
 #[tokio::test]
@@ -870,11 +685,7 @@ async fn reading_a_log_again_leaves_every_row_as_it_is() {
                     .to_owned(),
             ),
         ),
-        (
-            1,
-            "b",
-            Some(r#"{"embedding": [1, 2, 3], "source": "s", "timestamp": 1}"#.to_owned()),
-        ),
+        (1, "b", Some(r#"{"embedding": [1, 2, 3], "source": "s", "timestamp": 1}"#.to_owned())),
         (2, "gone", payload("x")),
         (3, "gone", None),
     ];
@@ -885,13 +696,7 @@ async fn reading_a_log_again_leaves_every_row_as_it_is() {
     let mut again = stage.writer_of("connector 2", stage.database.port());
     let holding = Holding::take(&mut again, 0).await;
     let effect = durable(again.write(&stage.batch(1, &holding, &records)).await);
-    assert_eq!(
-        effect,
-        Effect {
-            unchanged: 2,
-            ..Effect::default()
-        }
-    );
+    assert_eq!(effect, Effect { unchanged: 2, ..Effect::default() });
     assert_eq!(stage.one::<String>(versions).await, before);
 }
 
@@ -900,37 +705,18 @@ async fn a_batch_that_does_not_go_on_from_the_stored_position_is_not_written() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let holding = Holding::take(&mut writer, 0).await;
-    let early = stage.batch(
-        1,
-        &holding,
-        &[(0, "a", payload("early")), (1, "b", payload("early"))],
-    );
+    let early = stage.batch(1, &holding, &[(0, "a", payload("early")), (1, "b", payload("early"))]);
     let late = stage.batch(2, &holding.at(2), &[(2, "a", payload("late")), (3, "b", None)]);
-    assert_eq!(
-        fenced(writer.write(&late).await),
-        [holding.lost()],
-        "there is a gap before it"
-    );
+    assert_eq!(fenced(writer.write(&late).await), [holding.lost()], "there is a gap before it");
     durable(writer.write(&early).await);
     durable(writer.write(&late).await);
-    assert_eq!(
-        fenced(writer.write(&early).await),
-        [holding.lost()],
-        "it was written before"
-    );
-    let overlapping = stage.batch(
-        3,
-        &holding.at(1),
-        &[(1, "a", payload("early")), (2, "a", payload("early"))],
-    );
+    assert_eq!(fenced(writer.write(&early).await), [holding.lost()], "it was written before");
+    let overlapping =
+        stage.batch(3, &holding.at(1), &[(1, "a", payload("early")), (2, "a", payload("early"))]);
     assert_eq!(fenced(writer.write(&overlapping).await), [holding.lost()]);
     assert_eq!(stage.rows().await, rows(&[("first/a", "late")]));
     run(&stage.outside, "delete from embedsink.offsets").await;
-    assert_eq!(
-        fenced(writer.write(&late).await),
-        [holding.lost()],
-        "the operator has removed the position"
-    );
+    assert_eq!(fenced(writer.write(&late).await), [holding.lost()], "the operator has removed the position");
 }
 
 #[tokio::test]
@@ -941,9 +727,7 @@ async fn whatever_is_replayed_or_taken_over_an_earlier_record_never_overwrites_a
     // The log of one partition, and what is true after each of its records.
     let log: Vec<(i64, &str, Option<String>)> = (0..300)
         .map(|offset| {
-            let text = (!random.chance(25))
-                .then(|| payload(&format!("{offset}")))
-                .flatten();
+            let text = (!random.chance(25)).then(|| payload(&format!("{offset}"))).flatten();
             (offset, random.pick(&keys), text)
         })
         .collect();
@@ -1063,9 +847,9 @@ fn wild_string(random: &mut Random, out: &mut String) {
                 r"\uFFFE",
                 r"\uffff",
             ])),
-            20..40 => out.push_str(random.pick(&[
-                r#"\""#, r"\\", r"\/", r"\b", r"\f", r"\n", r"\r", r"\t", r"\\u0000",
-            ])),
+            20..40 => out.push_str(
+                random.pick(&[r#"\""#, r"\\", r"\/", r"\b", r"\f", r"\n", r"\r", r"\t", r"\\u0000"]),
+            ),
             40..60 => out.push_str(&format!("\\u{:04x}", 1 + random.below(0xD7FF))),
             60..80 => out.extend(
                 char::from_u32(0x20 + random.below(0x11_0000 - 0x20) as u32)
@@ -1081,29 +865,18 @@ fn wild_string(random: &mut Random, out: &mut String) {
 async fn metadata_that_is_accepted_is_accepted_by_postgres() {
     let database = Database::create().await;
     let client = database.connect().await;
-    let statement = client
-        .prepare("select $1::text::jsonb is not null")
-        .await
-        .unwrap();
+    let statement = client.prepare("select $1::text::jsonb is not null").await.unwrap();
     let mut random = Random::new("metadata that is accepted is accepted by Postgres");
     let (mut both, mut neither, mut ours_alone) = (0, 0, BTreeMap::new());
     for round in 0..6_000 {
         let mut metadata = String::new();
-        let depth = if round % 50 == 0 {
-            100 + random.below(60)
-        } else {
-            0
-        };
+        let depth = if round % 50 == 0 { 100 + random.below(60) } else { 0 };
         metadata.push_str(&"{\"a\":[".repeat(depth / 2));
         wild_object(&mut random, 4, &mut metadata);
         metadata.push_str(&"]}".repeat(depth / 2));
         let payload = format!(r#"{{"id": "a", "embedding": [], "metadata": {metadata}}}"#);
-        let record = SourceRecord {
-            offset: 0,
-            timestamp: None,
-            key: None,
-            payload: Some(payload.as_bytes()),
-        };
+        let record =
+            SourceRecord { offset: 0, timestamp: None, key: None, payload: Some(payload.as_bytes()) };
         let ours = decode(&record, &mut Vec::new()).map(drop);
         let theirs = client.query_one(&statement, &[&metadata]).await;
         match (ours, theirs) {
@@ -1116,9 +889,8 @@ async fn metadata_that_is_accepted_is_accepted_by_postgres() {
     println!("accepted: {both}, refused: {neither}, refused by us alone: {ours_alone:?}");
     assert!(both > 3_000 && neither > 100);
     assert!(ours_alone.values().sum::<i32>() < 600, "{ours_alone:?}");
-    let reasons = ours_alone
-        .keys()
-        .all(|said| said.contains("deeper than 128") || said.contains("more digits"));
+    let reasons =
+        ours_alone.keys().all(|said| said.contains("deeper than 128") || said.contains("more digits"));
     assert!(reasons, "{ours_alone:?}");
 }
 
@@ -1165,16 +937,10 @@ async fn what_is_decoded_is_what_stands_in_the_table() {
             ]);
             fields.push(format!(r#""timestamp":{millis}"#));
         }
-        records.push((
-            offset,
-            format!("key {offset}"),
-            format!("{{{}}}", fields.join(",")),
-        ));
+        records.push((offset, format!("key {offset}"), format!("{{{}}}", fields.join(","))));
     }
-    let log: Vec<(i64, &str, Option<String>)> = records
-        .iter()
-        .map(|(offset, key, payload)| (*offset, key.as_str(), Some(payload.clone())))
-        .collect();
+    let log: Vec<(i64, &str, Option<String>)> =
+        records.iter().map(|(offset, key, payload)| (*offset, key.as_str(), Some(payload.clone()))).collect();
     durable(writer.write(&stage.batch(1, &holding, &log)).await);
 
     let statement = stage
@@ -1197,11 +963,7 @@ async fn what_is_decoded_is_what_stands_in_the_table() {
             continue;
         };
         good += 1;
-        let row = stage
-            .outside
-            .query_one(&statement, &[key, &wanted.metadata])
-            .await
-            .unwrap();
+        let row = stage.outside.query_one(&statement, &[key, &wanted.metadata]).await.unwrap();
         assert_eq!(row.get::<_, Option<&str>>(0), wanted.text.as_deref());
         let bits = |numbers: &[f32]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&row.get::<_, Vec<f32>>(1)), bits(&vector), "{payload}");
@@ -1212,8 +974,7 @@ async fn what_is_decoded_is_what_stands_in_the_table() {
     assert!(good > 1_000);
     let kept: i64 = stage.one("select count(*) from embedsink.dead_letters").await;
     assert_eq!(kept, 2_000 - good);
-    let reasons: i64 = stage
-        .one("select count(*) from embedsink.dead_letters where reason = 'nul_byte'")
-        .await;
+    let reasons: i64 =
+        stage.one("select count(*) from embedsink.dead_letters where reason = 'nul_byte'").await;
     assert!(reasons > 0 && RejectReason::NulByte.as_str() == "nul_byte");
 }

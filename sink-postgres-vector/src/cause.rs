@@ -60,12 +60,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            host,
-            port,
-            database,
-            user,
-        } = self;
+        let Self { host, port, database, user } = self;
         match host.contains(':') {
             true => write!(f, "[{host}]:{port}/{database} as {user}"),
             false => write!(f, "{host}:{port}/{database} as {user}"),
@@ -93,9 +88,9 @@ impl Cause {
             {
                 Self::ReadOnly
             }
-            ("timeout waiting for server", ..) => Self::Io {
-                text: "the server did not answer in time".to_owned(),
-            },
+            ("timeout waiting for server", ..) => {
+                Self::Io { text: "the server did not answer in time".to_owned() }
+            }
             ("invalid configuration" | "authentication error", Some(source), _) => {
                 Self::Settings(source.to_string())
             }
@@ -125,10 +120,8 @@ impl ServerError {
 /// Whether the message speaks of the server and cannot quote a row: connection, login, resources. One that
 /// comes from inside a function, which could raise any code with any text, says so by its context.
 fn is_about_the_server(error: &DbError) -> bool {
-    matches!(
-        error.code().code().get(..2),
-        Some("08" | "28" | "3D" | "53" | "57" | "58")
-    ) && error.where_().is_none()
+    matches!(error.code().code().get(..2), Some("08" | "28" | "3D" | "53" | "57" | "58"))
+        && error.where_().is_none()
 }
 
 impl fmt::Display for Cause {
@@ -153,11 +146,7 @@ impl fmt::Display for ServerError {
             write!(f, ": {message}")?;
         }
         write!(f, " (SQLSTATE {}", self.code.code())?;
-        let names = [
-            ("constraint", &self.constraint),
-            ("table", &self.table),
-            ("column", &self.column),
-        ];
+        let names = [("constraint", &self.constraint), ("table", &self.table), ("column", &self.column)];
         for (what, name) in names {
             if let Some(name) = name {
                 write!(f, ", {what} {name}")?;

@@ -8,10 +8,13 @@ use crate::{contract::Findings, extension::Extension, ident::Ident, table::Table
 pub(crate) const ALL: &str = "
 select a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
        a.attgenerated <> '', a.attnotnull and not a.atthasdef and a.attidentity = '',
-       coalesce(l.collisdeterministic, true)
+       coalesce(l.collisdeterministic, true), a.attnotnull
 from pg_catalog.pg_attribute a left join pg_catalog.pg_collation l on l.oid = a.attcollation
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum";
+
+/// The columns for which a row may have no value. A default does not help: the null is written.
+const MAY_BE_LEFT_OUT: [&str; 4] = ["text", "timestamp", "source", "metadata"];
 
 /// A column as the catalog has it.
 pub(crate) struct Column {
@@ -24,6 +27,7 @@ pub(crate) struct Column {
     /// Refuses an insert that does not name it.
     demanded: bool,
     deterministic: bool,
+    not_null: bool,
 }
 
 impl Column {
@@ -37,6 +41,7 @@ impl Column {
             generated: row.try_get(5)?,
             demanded: row.try_get(6)?,
             deterministic: row.try_get(7)?,
+            not_null: row.try_get(8)?,
         })
     }
 
@@ -46,9 +51,7 @@ impl Column {
 
     /// The n of varchar(n); the server keeps it with 4 added.
     fn max_chars(&self) -> Option<u32> {
-        u32::try_from(self.modifier - 4)
-            .ok()
-            .filter(|_| self.is(&Type::VARCHAR))
+        u32::try_from(self.modifier - 4).ok().filter(|_| self.is(&Type::VARCHAR))
     }
 }
 
@@ -94,6 +97,12 @@ pub(crate) fn judge(
                 format!("alter table {table} alter column {column} drop expression;"),
             );
         }
+        if found.not_null && MAY_BE_LEFT_OUT.contains(name) {
+            findings.add(
+                format!("The column {column} must not be null, but records may leave it out, and one that does stops all writing."),
+                format!("alter table {table} alter column {column} drop not null;"),
+            );
+        }
         if *name == "embedding" {
             judge_embedding(spec, extension, found, findings);
         } else if !allowed.iter().any(|ty| found.is(ty)) {
@@ -116,10 +125,7 @@ pub(crate) fn judge(
             );
         }
     }
-    for column in columns
-        .iter()
-        .filter(|column| !wanted.iter().any(|(name, ..)| column.name == *name))
-    {
+    for column in columns.iter().filter(|column| !wanted.iter().any(|(name, ..)| column.name == *name)) {
         if column.demanded {
             let name = Ident::new(&*column.name).expect("a name from the catalog is a name");
             findings.add(
@@ -128,16 +134,8 @@ pub(crate) fn judge(
             );
         }
     }
-    let max_chars = |name| {
-        columns
-            .iter()
-            .find(|column| column.name == name)
-            .and_then(Column::max_chars)
-    };
-    MaxChars {
-        id: max_chars("id"),
-        source: max_chars("source"),
-    }
+    let max_chars = |name| columns.iter().find(|column| column.name == name).and_then(Column::max_chars);
+    MaxChars { id: max_chars("id"), source: max_chars("source") }
 }
 
 fn judge_embedding(
@@ -151,10 +149,7 @@ fn judge_embedding(
     match extension {
         None => {}
         Some(extension) if !found.is(&extension.vector) => findings.add(
-            format!(
-                "The column \"embedding\" has the type {}, not vector({dimensions}).",
-                found.shown
-            ),
+            format!("The column \"embedding\" has the type {}, not vector({dimensions}).", found.shown),
             alter,
         ),
         Some(_) if found.modifier < 0 => findings.add(

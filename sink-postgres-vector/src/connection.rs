@@ -22,7 +22,10 @@ use tokio_postgres::{
 use crate::{
     cause::{Cause, Target},
     error::Error,
+    ident::Ident,
     options::{ConnectOptions, Password, TlsMode},
+    session,
+    table::VectorTable,
     tls,
     transaction::Transaction,
 };
@@ -40,10 +43,20 @@ const ANSWER: Duration = Duration::from_secs(5 * 60 + 30);
 /// How long closing waits for what is still to be sent.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Opens the transaction and bounds it: 10 s for a lock, 5 min for a statement, 10 s between statements. The
-/// isolation level is named because the rules of `on conflict` are written for this one.
+/// Opens the transaction and bounds it: 10 s for a lock, 5 min for a statement, and a time between statements that is
+/// still to be appended. The isolation level is named because the rules of `on conflict` are written for this one.
 const BEGIN: &str = "begin isolation level read committed; set local lock_timeout = '10s'; \
-                     set local statement_timeout = '5min'; set local idle_in_transaction_session_timeout = '10s'";
+                     set local statement_timeout = '5min'; set local idle_in_transaction_session_timeout = ";
+
+/// How long the server waits between statements, in seconds, when next to nothing is sent.
+const IDLE: u32 = 10;
+
+/// The slowest way that a batch is to get through, in bytes a second. PostgreSQL takes itself for idle while it
+/// receives a statement, however long that is.
+const SLOWEST: usize = 256 * 1024;
+
+/// The most the server takes for a limit, in seconds; it counts milliseconds in 31 bits.
+const MAX_IDLE: u32 = 2_147_483;
 
 /// Lets the server see within 5 s that we are gone, even in the middle of a statement, and free the locks. Servers
 /// before 14 have no such setting.
@@ -62,6 +75,8 @@ pub struct Connection {
     /// From before `begin` is sent until a commit or rollback is confirmed. Who finds it set found a session in an
     /// unknown state.
     dirty: bool,
+    /// How long sending may take in the open transaction, beside the time for an answer.
+    sending: Duration,
 }
 
 impl Connection {
@@ -78,6 +93,7 @@ impl Connection {
                     target,
                     statements: HashMap::new(),
                     dirty: false,
+                    sending: Duration::ZERO,
                 });
             }
             Ok(Err(cause)) => cause,
@@ -96,43 +112,54 @@ impl Connection {
         self.dirty || self.client.is_closed()
     }
 
-    /// Opens a transaction, in one round trip. It waits at most 10 s for a lock and 5 min for a statement, and the
-    /// server ends it when nothing is sent for 10 s.
+    /// [`begin_for`](Self::begin_for) next to no bytes: for statements that are short.
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        self.begin_for(0).await
+    }
+
+    /// Opens a transaction, in one round trip. It waits at most 10 s for a lock and 5 min for a statement.
+    ///
+    /// `bytes` are about to be sent in it, roughly; the largest statement counts. The server ends the transaction when
+    /// no statement is complete for 10 s and a second more for every 256 KiB or part of them: the time it takes to
+    /// receive a statement counts as idle. Answers are awaited as much longer.
     ///
     /// Dropping the future, or the transaction without commit or rollback, makes the connection unusable: the server
     /// rolls back, and nobody works on in a state he does not know.
-    pub async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+    pub async fn begin_for(&mut self, bytes: usize) -> Result<Transaction<'_>, Error> {
         if self.is_closed() {
             return Err(self.error("begin a transaction", Cause::Closed(None)));
         }
         self.dirty = true;
-        self.during("begin a transaction", self.client.batch_execute(BEGIN))
-            .await?;
+        let sending = u32::try_from(bytes.div_ceil(SLOWEST)).unwrap_or(u32::MAX);
+        let idle = IDLE.saturating_add(sending).min(MAX_IDLE);
+        self.sending = Duration::from_secs((idle - IDLE).into());
+        let begin = format!("{BEGIN}'{idle}s'");
+        self.during("begin a transaction", self.client.batch_execute(&begin)).await?;
         Ok(Transaction::new(self))
     }
 
-    /// Awaits an answer to SQL of the caller's own, at most 5.5 min, and turns a failure into an [`Error`] that also
-    /// knows why the connection was lost. `action` completes "could not …" and must hold no values.
+    /// Awaits an answer to SQL of the caller's own, at most 5.5 min and what [`begin_for`](Self::begin_for) adds for
+    /// sending, and turns a failure into an [`Error`] that also knows why the connection was lost. `action` completes
+    /// "could not …" and must hold no values.
     pub async fn during<T>(
         &self,
         action: impl Into<Cow<'static, str>>,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        match timeout(ANSWER, answer).await {
+        let limit = ANSWER + self.sending;
+        match timeout(limit, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.error(action, Cause::of(&error))),
             Err(_) => {
                 self.abort();
-                Err(self.error(action, Cause::Timeout(ANSWER)))
+                Err(self.error(action, Cause::Timeout(limit)))
             }
         }
     }
 
     /// Ends the session in order. Waits at most 2 s.
     pub async fn close(self) {
-        let Self {
-            client, mut driver, ..
-        } = self;
+        let Self { client, mut driver, .. } = self;
         drop(client);
         if timeout(CLOSE, &mut driver.task).await.is_err() {
             tracing::debug!("the connection did not close in time and was dropped");
@@ -146,6 +173,7 @@ impl Connection {
 
     pub(crate) fn clean(&mut self) {
         self.dirty = false;
+        self.sending = Duration::ZERO;
     }
 
     /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
@@ -160,12 +188,20 @@ impl Connection {
         {
             return Ok(statement.clone());
         }
-        let statement = self
-            .during("prepare a statement", self.client.prepare_typed(sql, types))
-            .await?;
-        self.statements
-            .insert(sql.to_owned(), (vector, statement.clone()));
+        let statement = self.during("prepare a statement", self.client.prepare_typed(sql, types)).await?;
+        self.statements.insert(sql.to_owned(), (vector, statement.clone()));
         Ok(statement)
+    }
+
+    /// Says, if it failed for want of a right, which rights writing to the table needs.
+    pub(crate) fn unless_granted(&self, error: Error, table: &VectorTable) -> Error {
+        let (role, database) = (Ident::new(&*self.target.user), Ident::new(&*self.target.database));
+        match (role, database) {
+            (Ok(role), Ok(database)) => {
+                error.unless_granted(|| session::ask(&database, &table.grant_sql(&role)))
+            }
+            _ => error,
+        }
     }
 
     fn error(&self, action: impl Into<Cow<'static, str>>, cause: Cause) -> Error {
@@ -227,10 +263,7 @@ async fn connect(options: &ConnectOptions) -> Result<(Client, Driver), Cause> {
             (client, spawn(connection))
         }
     };
-    client
-        .batch_execute(NOTICE_OUR_END)
-        .await
-        .map_err(|error| Cause::of(&error))?;
+    client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
     Ok((client, driver))
 }
 

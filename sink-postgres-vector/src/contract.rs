@@ -9,6 +9,7 @@ use crate::{
     error::Error,
     extension::Extension,
     ident::Ident,
+    session::Session,
     table::{TableSpec, VectorTable},
 };
 
@@ -43,9 +44,7 @@ impl fmt::Display for ContractError {
             Self::Unknown(error) => error.fmt(f),
             Self::Mismatches { table, mismatches } => {
                 write!(f, "the table {table} cannot be written to:")?;
-                mismatches
-                    .iter()
-                    .try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
+                mismatches.iter().try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
             }
         }
     }
@@ -86,41 +85,23 @@ pub(crate) struct Findings<'a> {
 
 impl Findings<'_> {
     pub(crate) fn add(&mut self, problem: impl Into<String>, fix: impl Into<String>) {
-        self.mismatches.push(Mismatch {
-            problem: problem.into(),
-            fix: fix.into(),
-        });
+        self.mismatches.push(Mismatch { problem: problem.into(), fix: fix.into() });
     }
 }
 
 pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTable, ContractError> {
     let failed = ContractError::unknown(&spec.name);
     let table = &spec.name;
-    let mut findings = Findings {
-        table,
-        mismatches: Vec::new(),
-    };
+    let mut findings = Findings { table, mismatches: Vec::new() };
 
     let extension = Extension::find(client).await.map_err(&failed)?;
     if extension.is_none() {
-        findings.add(
-            "The extension `vector` (pgvector) is not in this database.",
-            "create extension vector;",
-        );
+        findings
+            .add("The extension `vector` (pgvector) is not in this database.", "create extension vector;");
     }
-    let Some(row) = client
-        .query_opt(TABLE, &[&table.to_string()])
-        .await
-        .map_err(&failed)?
-    else {
-        findings.add(
-            "There is no such table, or its schema is not on the search path of the role.",
-            format!("{};", VectorTable::create_sql(spec)),
-        );
-        return Err(ContractError::Mismatches {
-            table: table.clone(),
-            mismatches: findings.mismatches,
-        });
+    let Some(row) = client.query_opt(TABLE, &[&table.to_string()]).await.map_err(&failed)? else {
+        not_found(client, spec, &mut findings).await.map_err(&failed)?;
+        return Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches });
     };
     let oid: u32 = row.try_get(0).map_err(&failed)?;
     let schema: String = row.try_get(1).map_err(&failed)?;
@@ -128,32 +109,45 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
     table_kind(&row, &mut findings).map_err(&failed)?;
 
     let columns = client.query(column::ALL, &[&oid]).await.map_err(&failed)?;
-    let columns = columns
-        .iter()
-        .map(Column::read)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(&failed)?;
+    let columns = columns.iter().map(Column::read).collect::<Result<Vec<_>, _>>().map_err(&failed)?;
     let max_chars = column::judge(spec, extension.as_ref(), &columns, &mut findings);
 
     if let Some(id) = columns.iter().find(|column| column.name == "id") {
         let keys = client.query(KEYS, &[&oid, &id.number]).await.map_err(&failed)?;
         judge_keys(&keys, row.try_get(6).map_err(&failed)?, &mut findings).map_err(&failed)?;
     }
-    rights(&row, &mut findings).map_err(&failed)?;
+    rights(&row, extension.as_ref(), &mut findings).map_err(&failed)?;
 
     match extension {
-        Some(extension) if findings.mismatches.is_empty() => Ok(VectorTable::proven(
-            spec.clone(),
-            &schema,
-            extension,
-            max_chars.id,
-            max_chars.source,
-        )),
-        _ => Err(ContractError::Mismatches {
-            table: table.clone(),
-            mismatches: findings.mismatches,
-        }),
+        Some(extension) if findings.mismatches.is_empty() => {
+            Ok(VectorTable::proven(spec.clone(), &schema, extension, max_chars.id, max_chars.source))
+        }
+        _ => Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches }),
     }
+}
+
+/// A table that is there may be missed all the same, when its schema is not looked in.
+async fn not_found(
+    client: &Client,
+    spec: &TableSpec,
+    findings: &mut Findings<'_>,
+) -> Result<(), tokio_postgres::Error> {
+    let session = Session::read(client).await?;
+    let home = session.home(client, &spec.name).await?;
+    let mut problem = format!(
+        "There is no such table on the search path of the role {}, which is: {}.",
+        session.role, session.search_path
+    );
+    if home.holds_it {
+        problem.push_str(&format!(" There is one in the schema {}.", home.schema));
+        findings.add(problem, home.mend);
+    } else if session.schema.is_none() {
+        problem.push_str(" It names no schema that exists and that the role may use.");
+        findings.add(problem, format!("{} Then start again.", home.mend));
+    } else {
+        findings.add(problem, format!("{};", VectorTable::create_sql(spec)));
+    }
+    Ok(())
 }
 
 fn table_kind(row: &Row, findings: &mut Findings<'_>) -> Result<(), tokio_postgres::Error> {
@@ -208,10 +202,20 @@ fn judge_keys(
     Ok(())
 }
 
-fn rights(row: &Row, findings: &mut Findings<'_>) -> Result<(), tokio_postgres::Error> {
+fn rights(
+    row: &Row,
+    extension: Option<&Extension>,
+    findings: &mut Findings<'_>,
+) -> Result<(), tokio_postgres::Error> {
     let missing: Vec<String> = row.try_get(5)?;
+    let role = Ident::new(row.try_get::<_, String>(4)?).expect("a name from the catalog is a name");
+    if let Some(Extension { schema, .. }) = extension.filter(|extension| !extension.usable) {
+        findings.add(
+            format!("The role {role} may not use the schema {schema}, where the extension `vector` is."),
+            format!("grant usage on schema {schema} to {role};"),
+        );
+    }
     if !missing.is_empty() {
-        let role = Ident::new(row.try_get::<_, String>(4)?).expect("a name from the catalog is a name");
         let (table, missing) = (findings.table, missing.join(", "));
         findings.add(
             format!("The role {role} lacks rights on the table: {missing}."),

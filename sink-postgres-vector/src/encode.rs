@@ -188,10 +188,7 @@ mod tests {
 
     fn encoded(field: Field, ty: &Type) -> Vec<u8> {
         let mut out = BytesMut::new();
-        assert!(matches!(
-            Column::new(&[ROW], field).to_sql(ty, &mut out),
-            Ok(IsNull::No)
-        ));
+        assert!(matches!(Column::new(&[ROW], field).to_sql(ty, &mut out), Ok(IsNull::No)));
         out.to_vec()
     }
 
@@ -214,18 +211,9 @@ mod tests {
     fn every_field_has_postgres_binary_form() {
         let vector = Type::new("_vector".into(), 7, Kind::Array(Type::INT2), "public".into());
         assert_eq!(encoded(Field::Id, &Type::TEXT_ARRAY), array(25, b"\0\0\0\x01a"));
-        assert_eq!(
-            encoded(Field::Text, &Type::TEXT_ARRAY),
-            array(25, b"\xff\xff\xff\xff")
-        );
-        assert_eq!(
-            encoded(Field::Source, &Type::TEXT_ARRAY),
-            array(25, b"\0\0\0\x02\xc3\xa9")
-        );
-        assert_eq!(
-            encoded(Field::Metadata, &Type::JSONB_ARRAY),
-            array(0, b"\0\0\0\x03\x01{}")
-        );
+        assert_eq!(encoded(Field::Text, &Type::TEXT_ARRAY), array(25, b"\xff\xff\xff\xff"));
+        assert_eq!(encoded(Field::Source, &Type::TEXT_ARRAY), array(25, b"\0\0\0\x02\xc3\xa9"));
+        assert_eq!(encoded(Field::Metadata, &Type::JSONB_ARRAY), array(0, b"\0\0\0\x03\x01{}"));
         assert_eq!(
             encoded(Field::Timestamp, &Type::TIMESTAMPTZ_ARRAY),
             array(1, b"\0\0\0\x08\0\0\0\0\0\0\0\x01")

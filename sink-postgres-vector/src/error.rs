@@ -27,6 +27,8 @@ struct Inner {
     target: Option<Arc<Target>>,
     cause: Cause,
     in_doubt: bool,
+    /// What to do if a right was missing.
+    grant: Option<String>,
 }
 
 impl Error {
@@ -37,17 +39,20 @@ impl Error {
     }
 
     pub(crate) fn new(action: impl Into<Cow<'static, str>>, cause: Cause) -> Self {
-        Self(Box::new(Inner {
-            action: action.into(),
-            target: None,
-            cause,
-            in_doubt: false,
-        }))
+        Self(Box::new(Inner { action: action.into(), target: None, cause, in_doubt: false, grant: None }))
     }
 
     /// Names the server, for the remedy.
     pub(crate) fn at(mut self, target: &Arc<Target>) -> Self {
         self.0.target = Some(Arc::clone(target));
+        self
+    }
+
+    /// Says what to do if it failed for want of a right.
+    pub(crate) fn unless_granted(mut self, remedy: impl FnOnce() -> String) -> Self {
+        if self.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+            self.0.grant = Some(remedy());
+        }
         self
     }
 
@@ -99,7 +104,12 @@ impl Error {
     pub fn remedy(&self) -> Option<String> {
         let name = |text: &Option<String>| text.clone().unwrap_or_default();
         let target = self.0.target.as_deref();
-        match &self.0.cause {
+        let cause = match &self.0.cause {
+            // What the server said when it ended the connection.
+            Cause::Closed(Some(ended)) if matches!(**ended, Cause::Server(_)) => ended,
+            cause => cause,
+        };
+        match cause {
             Cause::Tls { remedy, .. } => Some(remedy.clone()),
             Cause::Settings(text) if text.contains("password") => {
                 Some("Set the password. The server asks for one and none is configured.".to_owned())
@@ -121,13 +131,20 @@ impl Error {
                      without encryption as configured."
                         .to_owned(),
                 ),
-                "42501" => {
-                    let role = target.and_then(|target| Ident::new(&*target.user).ok());
-                    let role = role.map_or("the role".to_owned(), |role| role.to_string());
-                    Some(format!(
-                        "Grant {role} the right: usage on the schemas; select, insert, update and delete on the tables."
-                    ))
-                }
+                "42501" => Some(self.0.grant.clone().unwrap_or_else(|| {
+                    let name = |name: &str| Ident::new(name).map(|name| format!(" {name}"));
+                    let role = target.and_then(|target| name(&target.user).ok()).unwrap_or_default();
+                    let database = target.and_then(|target| name(&target.database).ok()).unwrap_or_default();
+                    format!(
+                        "Grant the role{role} what it lacks in the database{database}: usage on the schema, and select, \
+                         insert, update or delete on the table. The checks at the next start name each missing grant."
+                    )
+                })),
+                "25P03" | "57014" => Some(
+                    "The link or the server is too slow for a batch of this size. Write smaller batches \
+                     (batch.max-bytes, batch.max-rows)."
+                        .to_owned(),
+                ),
                 "42P01" | "42703" | "42704" | "42883" | "42P10" | "3F000" => Some(
                     "The schema has changed since it was checked, or migrations are missing. Apply the migrations and \
                      check the table again."

@@ -11,12 +11,14 @@ use crate::ident::Ident;
 #[derive(Clone, Debug)]
 pub(crate) struct Extension {
     pub(crate) schema: Ident,
+    /// The role may use what is in the schema.
+    pub(crate) usable: bool,
     pub(crate) vector: Type,
     pub(crate) vector_array: Type,
 }
 
 const FIND: &str = "
-select n.nspname, t.oid, t.typarray
+select n.nspname, t.oid, t.typarray, pg_catalog.has_schema_privilege(n.oid, 'usage')
 from pg_catalog.pg_extension e
 join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_extension'::regclass and d.refobjid = e.oid
      and d.classid = 'pg_catalog.pg_type'::regclass and d.deptype = 'e'
@@ -33,17 +35,9 @@ impl Extension {
         let schema: String = row.try_get(0)?;
         let (vector, array): (Oid, Oid) = (row.try_get(1)?, row.try_get(2)?);
         let vector = Type::new("vector".to_owned(), vector, Kind::Simple, schema.clone());
-        let vector_array = Type::new(
-            "_vector".to_owned(),
-            array,
-            Kind::Array(vector.clone()),
-            schema.clone(),
-        );
+        let vector_array =
+            Type::new("_vector".to_owned(), array, Kind::Array(vector.clone()), schema.clone());
         let schema = Ident::new(schema).expect("a name from the catalog is a name");
-        Ok(Some(Self {
-            schema,
-            vector,
-            vector_array,
-        }))
+        Ok(Some(Self { schema, usable: row.try_get(3)?, vector, vector_array }))
     }
 }

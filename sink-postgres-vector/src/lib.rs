@@ -8,7 +8,7 @@
 //! 1. [`Connection::open`] connects, with deadlines on everything.
 //! 2. [`Migrator::apply`] brings the database to the shape this version needs.
 //! 3. [`VectorTable::check`] proves that a table has the shape it must have.
-//! 4. [`Connection::begin`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
+//! 4. [`Connection::begin_for`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
 //!    Only a commit that the server has confirmed makes a [`Committed`].
 //!
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
@@ -27,6 +27,7 @@ mod migrate;
 mod migration;
 mod options;
 mod row;
+mod session;
 mod statement;
 mod table;
 mod tls;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, Row, error::SqlState};
 
 use crate::{
     connection::Connection,
+    contract::Mismatch,
     error::Error,
     extension::Extension,
-    migration::{Applied, MigrateError, Migration},
+    migration::{Applied, MigrateError, Migration, SCHEMA},
+    session::Session,
     statement,
     table::TableSpec,
     transaction::Transaction,
@@ -27,14 +29,26 @@ const TAKE_TURN: &str = "set local lock_timeout = '60s'; set local statement_tim
 /// fails on a schema that exists.
 const CATCH_UP: &str = "select from pg_catalog.pg_class where false";
 
-const BOOKKEEPING: &str = "
-create schema if not exists embedsink;
+/// Looked for before, because `create schema if not exists` wants the right to create one even if it exists.
+const HAS_SCHEMA: &str = "select exists (select from pg_catalog.pg_namespace where nspname = $1::text)";
+
+const MIGRATIONS: &str = "
 create table if not exists embedsink.migrations (
   number int primary key,
   name text not null,
   checksum text not null,
   applied_at timestamptz not null default now()
 )";
+
+/// Schema, whether it may be used, whether the table is there, and which of the rights `$2` on the table `$1` the role
+/// lacks. By the catalog, because a schema that may not be used hides its tables.
+const RIGHTS: &str = "
+select name.part[1], coalesce(pg_catalog.has_schema_privilege(n.oid, 'usage'), false), c.oid is not null,
+       array(select wanted from pg_catalog.unnest($2::text[]) with ordinality as w (wanted, place)
+             where not pg_catalog.has_table_privilege(c.oid, wanted) order by place)
+from (select pg_catalog.parse_ident($1::text)) as name (part)
+left join pg_catalog.pg_namespace n on n.nspname = name.part[1]
+left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = name.part[2]";
 
 /// Applies migrations, or says which are missing.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +58,7 @@ pub struct Migrator {
 
 /// What a database lacks.
 struct Missing {
+    session: Session,
     extension: bool,
     bookkeeping: bool,
     migrations: Vec<Migration>,
@@ -79,22 +94,23 @@ impl Migrator {
         tables: &[TableSpec],
     ) -> Result<Applied, MigrateError> {
         let missing = self.missing(connection.client(), tables).await?;
+        let session = &missing.session;
         let mut applied = Applied::default();
         if missing.extension {
             applied.extension = create_extension(connection).await?;
         }
         if missing.bookkeeping {
             let turn = Turn::take(connection).await?;
-            turn.run("create the schema embedsink", BOOKKEEPING).await?;
+            turn.keep_books(session).await?;
             turn.done().await?;
         }
         for migration in &missing.migrations {
-            if apply_one(connection, migration).await? {
+            if apply_one(connection, session, migration).await? {
                 applied.migrations.push(migration.to_string());
             }
         }
         for table in &missing.tables {
-            if create_table(connection, table).await? {
+            if create_table(connection, session, table).await? {
                 applied.tables.push(table.name.clone());
             }
         }
@@ -105,38 +121,73 @@ impl Migrator {
     pub async fn check(&self, client: &Client, tables: &[TableSpec]) -> Result<(), MigrateError> {
         let missing = self.missing(client, tables).await?;
         let extension = missing.extension.then(|| "the extension vector".to_owned());
-        let migrations = missing
-            .migrations
-            .iter()
-            .map(|migration| format!("migration {migration}"));
+        let migrations = missing.migrations.iter().map(|migration| format!("migration {migration}"));
         let tables = missing.tables.iter().map(|table| format!("table {}", table.name));
         let missing: Vec<_> = extension.into_iter().chain(migrations).chain(tables).collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(MigrateError::Pending { missing })
+        if missing.is_empty() { Ok(()) } else { Err(MigrateError::Pending { missing }) }
+    }
+
+    /// Checks that the role may use tables that are there: for each, its name with the schema, as in SQL, and rights as
+    /// in `grant`. Reports all that is missing together, as [`MigrateError::Rights`], and changes nothing.
+    ///
+    /// For tables of migrations; [`VectorTable::check`](crate::VectorTable::check) does it for those written to.
+    pub async fn check_rights(
+        &self,
+        client: &Client,
+        tables: &[(&str, &[&str])],
+    ) -> Result<(), MigrateError> {
+        let session = session(client).await?;
+        let role = &session.role;
+        let mut missing = Vec::new();
+        let mut hidden = Vec::new();
+        for (table, rights) in tables {
+            let action = format!("look for the rights on {table}");
+            let row = client.query_one(RIGHTS, &[table, rights]).await;
+            let read = |row: Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+            let (schema, usable, exists, lacking): (String, bool, bool, Vec<String>) =
+                row.and_then(read).map_err(failed(action))?;
+            if !exists {
+                missing.push(Mismatch {
+                    problem: format!("There is no table {table}."),
+                    fix: "Restore it from a backup; the migration that made it is recorded as applied."
+                        .to_owned(),
+                });
+                continue;
+            }
+            if !usable && !hidden.contains(&schema) {
+                let quoted = table.split_once('.').map_or(*table, |(schema, _)| schema);
+                missing.push(Mismatch {
+                    problem: format!("The role {role} may not use the schema {quoted}."),
+                    fix: format!("grant usage on schema {quoted} to {role};"),
+                });
+                hidden.push(schema);
+            }
+            if !lacking.is_empty() {
+                let lacking = lacking.join(", ");
+                missing.push(Mismatch {
+                    problem: format!("The role {role} lacks rights on the table {table}: {lacking}."),
+                    fix: format!("grant {lacking} on {table} to {role};"),
+                });
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(MigrateError::Rights { missing }),
         }
     }
 
     async fn missing(&self, client: &Client, tables: &[TableSpec]) -> Result<Missing, MigrateError> {
-        let extension = Extension::find(client)
-            .await
-            .map_err(failed("look for the extension vector"))?
-            .is_none();
-        let bookkeeping = !exists(client, "embedsink.migrations").await?;
-        let applied = if bookkeeping {
-            BTreeMap::new()
-        } else {
-            applied(client).await?
-        };
-        if let Some((number, (name, _))) = applied
-            .iter()
-            .find(|(number, _)| self.migrations.iter().all(|known| known.number != **number))
+        let session = session(client).await?;
+        let extension =
+            Extension::find(client).await.map_err(failed("look for the extension vector"))?.is_none();
+        let needs_reading = |error: MigrateError| error.unless_granted(|| session.may_read_migrations());
+        let bookkeeping = !exists(client, "embedsink.migrations").await.map_err(needs_reading)?;
+        let applied =
+            if bookkeeping { BTreeMap::new() } else { applied(client).await.map_err(needs_reading)? };
+        if let Some((number, (name, _))) =
+            applied.iter().find(|(number, _)| self.migrations.iter().all(|known| known.number != **number))
         {
-            return Err(MigrateError::Newer {
-                number: *number,
-                name: name.clone(),
-            });
+            return Err(MigrateError::Newer { number: *number, name: name.clone() });
         }
         let mut migrations = Vec::new();
         for migration in self.migrations {
@@ -144,9 +195,7 @@ impl Migrator {
                 None => migrations.push(*migration),
                 Some((_, checksum)) if *checksum == migration.checksum() => {}
                 Some(_) => {
-                    return Err(MigrateError::Changed {
-                        migration: migration.to_string(),
-                    });
+                    return Err(MigrateError::Changed { migration: migration.to_string() });
                 }
             }
         }
@@ -156,12 +205,16 @@ impl Migrator {
                 absent.push(table.clone());
             }
         }
-        Ok(Missing {
-            extension,
-            bookkeeping,
-            migrations,
-            tables: absent,
-        })
+        if let (Some(table), None) = (absent.first(), &session.schema) {
+            let table = table.name.clone();
+            let home = session.home(client, &table).await;
+            return Err(MigrateError::NoSchema {
+                fix: home.map_err(failed(format!("look for the table {table}")))?.mend,
+                search_path: session.search_path,
+                table,
+            });
+        }
+        Ok(Missing { session, extension, bookkeeping, migrations, tables: absent })
     }
 }
 
@@ -172,17 +225,38 @@ impl<'c> Turn<'c> {
     async fn take(connection: &'c mut Connection) -> Result<Self, MigrateError> {
         let transaction = connection.begin().await.map_err(MigrateError::Database)?;
         let turn = Self(transaction);
-        turn.run(
-            "wait for another program's migrations",
-            &format!("{TAKE_TURN}{LOCK}); {CATCH_UP}"),
-        )
-        .await?;
+        turn.run("wait for another program's migrations", &format!("{TAKE_TURN}{LOCK}); {CATCH_UP}")).await?;
         Ok(turn)
     }
 
     async fn run(&self, action: impl Into<String>, sql: &str) -> Result<(), MigrateError> {
         let action = action.into();
         self.0.client().batch_execute(sql).await.map_err(failed(action))
+    }
+
+    /// Creates the schema and the table of what was applied, each unless it is there: the schema may be a gift of an
+    /// administrator to a role that may create none.
+    async fn keep_books(&self, session: &Session) -> Result<(), MigrateError> {
+        let Session { role, database, .. } = session;
+        let client = self.0.client();
+        let action = "create the schema embedsink";
+        let found = client.query_one(HAS_SCHEMA, &[&SCHEMA]).await;
+        let found: bool = found.and_then(|row| row.try_get(0)).map_err(failed(action))?;
+        if !found {
+            let created = self.run(action, "create schema if not exists embedsink").await;
+            created.map_err(|error| {
+                error.unless_granted(|| {
+                    session.ask(&format!(
+                        "create schema embedsink authorization {role}; or: grant create on database {database} to {role};"
+                    ))
+                })
+            })?;
+        }
+        let created = match exists(client, "embedsink.migrations").await {
+            Ok(false) => self.run("create the table embedsink.migrations", MIGRATIONS).await,
+            found => found.map(|_| ()),
+        };
+        created.map_err(|error| error.unless_granted(|| may_create(session)))
     }
 
     async fn done(self) -> Result<(), MigrateError> {
@@ -194,20 +268,11 @@ impl<'c> Turn<'c> {
 async fn create_extension(connection: &mut Connection) -> Result<bool, MigrateError> {
     let turn = Turn::take(connection).await?;
     let action = "create the extension vector";
-    if Extension::find(turn.0.client())
-        .await
-        .map_err(failed(action))?
-        .is_some()
-    {
+    if Extension::find(turn.0.client()).await.map_err(failed(action))?.is_some() {
         turn.done().await?;
         return Ok(false);
     }
-    match turn
-        .0
-        .client()
-        .batch_execute("create extension if not exists vector")
-        .await
-    {
+    match turn.0.client().batch_execute("create extension if not exists vector").await {
         Ok(()) => turn.done().await.map(|()| true),
         Err(error) => {
             turn.0.rollback().await.map_err(MigrateError::Database)?;
@@ -225,67 +290,89 @@ async fn create_extension(connection: &mut Connection) -> Result<bool, MigrateEr
 }
 
 /// Applies one, unless another program was first. Says whether it did.
-async fn apply_one(connection: &mut Connection, migration: &Migration) -> Result<bool, MigrateError> {
+async fn apply_one(
+    connection: &mut Connection,
+    session: &Session,
+    migration: &Migration,
+) -> Result<bool, MigrateError> {
     let turn = Turn::take(connection).await?;
     if let Some((_, checksum)) = applied(turn.0.client()).await?.get(&migration.number) {
         if *checksum != migration.checksum() {
-            return Err(MigrateError::Changed {
-                migration: migration.to_string(),
-            });
+            return Err(MigrateError::Changed { migration: migration.to_string() });
         }
         turn.done().await?;
         return Ok(false);
     }
     turn.run(format!("apply migration {migration}"), migration.sql)
-        .await?;
+        .await
+        .map_err(|error| error.unless_granted(|| may_create(session)))?;
     let insert = "insert into embedsink.migrations (number, name, checksum) values ($1, $2, $3)";
     let number = i32::try_from(migration.number).expect("a migration's number is small");
-    let row = turn
-        .0
-        .client()
-        .execute(insert, &[&number, &migration.name, &migration.checksum()])
-        .await;
-    row.map_err(failed(format!("record migration {migration}")))?;
+    let row = turn.0.client().execute(insert, &[&number, &migration.name, &migration.checksum()]).await;
+    row.map_err(failed(format!("record migration {migration}"))).map_err(|error| {
+        error.unless_granted(|| {
+            session.ask(&format!("grant select, insert on embedsink.migrations to {};", session.role))
+        })
+    })?;
     turn.done().await?;
     Ok(true)
 }
 
-async fn create_table(connection: &mut Connection, table: &TableSpec) -> Result<bool, MigrateError> {
+async fn create_table(
+    connection: &mut Connection,
+    session: &Session,
+    table: &TableSpec,
+) -> Result<bool, MigrateError> {
     let turn = Turn::take(connection).await?;
     let action = format!("create the table {}", table.name);
-    let extension = Extension::find(turn.0.client())
-        .await
-        .map_err(failed(action.clone()))?;
+    let extension = Extension::find(turn.0.client()).await.map_err(failed(action.clone()))?;
     let existed = exists(turn.0.client(), &table.name.to_string()).await?;
     if let Some(extension) = extension
         && !existed
     {
         let vector = format!("{}.vector", extension.schema);
-        turn.run(
-            action,
-            &statement::create_table(&table.name, &vector, table.dimensions),
-        )
-        .await?;
+        turn.run(action, &statement::create_table(&table.name, &vector, table.dimensions))
+            .await
+            .map_err(|error| error.unless_granted(|| may_create_table(session, &extension)))?;
     }
     turn.done().await?;
     Ok(!existed)
 }
 
+async fn session(client: &Client) -> Result<Session, MigrateError> {
+    let session = Session::read(client).await;
+    session.map_err(failed("ask for the role and its search path"))
+}
+
+/// To create in the schema of the bookkeeping.
+fn may_create(session: &Session) -> String {
+    let grant = format!("grant usage, create on schema embedsink to {};", session.role);
+    format!("Run `embedsink migrate` as the owner of the schema embedsink. Or: {}", session.ask(&grant))
+}
+
+/// To create a table with a vector in it.
+fn may_create_table(session: &Session, extension: &Extension) -> String {
+    let Session { role, schema, .. } = session;
+    let mut grants = Vec::new();
+    if let Some(schema) = schema {
+        grants.push(format!("grant usage, create on schema {schema} to {role};"));
+    }
+    if !extension.usable {
+        grants.push(format!("grant usage on schema {} to {role};", extension.schema));
+    }
+    session.ask(&grants.join(" "))
+}
+
 async fn exists(client: &Client, name: &str) -> Result<bool, MigrateError> {
-    let row = client
-        .query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name])
-        .await;
-    row.and_then(|row| row.try_get(0))
-        .map_err(failed(format!("look for the table {name}")))
+    let row = client.query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name]).await;
+    row.and_then(|row| row.try_get(0)).map_err(failed(format!("look for the table {name}")))
 }
 
 /// Name and checksum by number.
 async fn applied(client: &Client) -> Result<BTreeMap<u32, (String, String)>, MigrateError> {
     let read = || failed("read embedsink.migrations");
-    let rows = client
-        .query("select number, name, checksum from embedsink.migrations", &[])
-        .await
-        .map_err(read())?;
+    let rows =
+        client.query("select number, name, checksum from embedsink.migrations", &[]).await.map_err(read())?;
     rows.iter()
         .map(|row| {
             let number: i32 = row.try_get(0)?;

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
-use tokio_postgres::error::SqlState;
 
-use crate::{error::Error, ident::Ident};
+use crate::{contract::Mismatch, error::Error, ident::Ident};
+
+/// Where the bookkeeping is.
+pub(crate) const SCHEMA: &str = "embedsink";
 
 /// One step of the schema. Its text never changes once released.
 #[derive(Clone, Copy, Debug)]
@@ -78,19 +80,48 @@ pub enum MigrateError {
     /// The role may not create the extension.
     #[error("the extension `vector` (pgvector) is not in this database and the role may not create it")]
     ExtensionNotPermitted,
+    /// A table is missing, and no schema on the search path can take it.
+    #[error(
+        "the table {table} is not found on the search path of the role, which is: {search_path}. It names no schema \
+         that exists and that the role may use"
+    )]
+    NoSchema {
+        /// The table as configured.
+        table: Ident,
+        /// The setting as it stands.
+        search_path: String,
+        /// What mends it, as SQL.
+        fix: String,
+    },
+    /// [`Migrator::check_rights`](crate::Migrator::check_rights): the role lacks rights.
+    #[error("the role lacks rights on tables of the connector:{}", lines(.missing))]
+    Rights {
+        /// Every right that is missing, and the grant that mends it. At least one.
+        missing: Vec<Mismatch>,
+    },
+}
+
+fn lines(missing: &[Mismatch]) -> String {
+    missing.iter().map(|mismatch| format!("\n  {mismatch}")).collect()
 }
 
 impl MigrateError {
+    /// Says what to do if it failed for want of a right.
+    pub(crate) fn unless_granted(self, remedy: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Database(error) => Self::Database(error.unless_granted(remedy)),
+            error => error,
+        }
+    }
+
     /// How to fix it, as whole sentences.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Database(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Some(
-                "Let a role with the right to create schemas and tables apply the migrations, or grant it: grant \
-                 create on database … to …; grant create on schema … to …;"
+            Self::Database(error) => error.remedy(),
+            Self::Pending { .. } => Some(
+                "Run `embedsink migrate` with a role that may create them (or let the connector do it: migrate: auto)."
                     .to_owned(),
             ),
-            Self::Database(error) => error.remedy(),
-            Self::Pending { .. } => Some("Apply the migrations with a role that may create them.".to_owned()),
             Self::Changed { .. } => Some(
                 "Use the release that migrated the database, or a later one. A released migration is never edited."
                     .to_owned(),
@@ -104,6 +135,9 @@ impl MigrateError {
             Self::ExtensionNotPermitted => {
                 Some("Ask an administrator to run, in this database: create extension vector;".to_owned())
             }
+            Self::NoSchema { fix, .. } => Some(format!("Let an administrator run: {fix} Then start again.")),
+            // Each says its own.
+            Self::Rights { .. } => None,
         }
     }
 }

@@ -81,10 +81,7 @@ mod tests {
             database: "d".into(),
             user: "u".into(),
             password: Some(Password::new("canary")),
-            tls: Tls {
-                mode: TlsMode::Disable,
-                ca_file: None,
-            },
+            tls: Tls { mode: TlsMode::Disable, ca_file: None },
             application_name: "a".into(),
             connect_timeout: Duration::from_secs(1),
         };

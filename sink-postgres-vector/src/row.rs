@@ -36,8 +36,6 @@ impl VectorRow<'_> {
 /// Says how long the row is, never what is in it.
 impl fmt::Debug for VectorRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VectorRow")
-            .field("dimensions", &self.embedding.len())
-            .finish_non_exhaustive()
+        f.debug_struct("VectorRow").field("dimensions", &self.embedding.len()).finish_non_exhaustive()
     }
 }

@@ -30,6 +30,8 @@ pub struct VectorTable {
     vector_array: Type,
     upsert: String,
     delete: String,
+    table: String,
+    schemas: String,
 }
 
 impl VectorTable {
@@ -76,6 +78,11 @@ impl VectorTable {
         Self {
             upsert: statement::upsert(schema, &spec.name, &extension.schema),
             delete: statement::delete(schema, &spec.name),
+            table: format!("{schema}.{}", spec.name),
+            schemas: match *schema == extension.schema {
+                true => schema.to_string(),
+                false => format!("{schema}, {}", extension.schema),
+            },
             vector_array: extension.vector_array,
             max_id_chars,
             max_source_chars,
@@ -85,6 +92,14 @@ impl VectorTable {
 
     pub(crate) fn vector_array(&self) -> &Type {
         &self.vector_array
+    }
+
+    /// What lets the role write, as SQL.
+    pub(crate) fn grant_sql(&self, role: &Ident) -> String {
+        let Self { table, schemas, .. } = self;
+        format!(
+            "grant usage on schema {schemas} to {role}; grant select, insert, update, delete on {table} to {role};"
+        )
     }
 
     pub(crate) fn upsert_sql(&self) -> &str {

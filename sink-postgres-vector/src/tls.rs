@@ -29,13 +29,9 @@ pub(crate) fn connector(tls: &Tls) -> Result<Option<MakeRustlsConnect>, Cause> {
         TlsMode::Disable => return Ok(None),
         TlsMode::Require => {
             warn_once();
-            Arc::new(AnyServer {
-                algorithms: provider.signature_verification_algorithms,
-            })
+            Arc::new(AnyServer { algorithms: provider.signature_verification_algorithms })
         }
-        TlsMode::VerifyCa => Arc::new(AnyName {
-            inner: verifier(tls, &provider)?,
-        }),
+        TlsMode::VerifyCa => Arc::new(AnyName { inner: verifier(tls, &provider)? }),
         TlsMode::VerifyFull => verifier(tls, &provider)?,
     };
     let config = ClientConfig::builder_with_provider(provider)
@@ -57,10 +53,7 @@ fn warn_once() {
 fn verifier(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Cause> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots(tls)?), Arc::clone(provider))
         .build()
-        .map_err(|error| Cause::Tls {
-            text: error.to_string(),
-            remedy: USE_CA_FILE.to_owned(),
-        })
+        .map_err(|error| Cause::Tls { text: error.to_string(), remedy: USE_CA_FILE.to_owned() })
 }
 
 const USE_CA_FILE: &str =
@@ -78,9 +71,7 @@ fn roots(tls: &Tls) -> Result<RootCertStore, Cause> {
                 CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?
             {
                 let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| refused(error.to_string()))?;
+                roots.add(certificate).map_err(|error| refused(error.to_string()))?;
             }
             if roots.is_empty() {
                 return Err(refused("it holds no certificate".to_owned()));
@@ -116,9 +107,7 @@ pub(crate) fn cause(source: Option<&(dyn std::error::Error + 'static)>, io: Opti
                 text: format!("the host cannot be used as a name for TLS: {io}"),
                 remedy: "Give the host by the name or address in the server's certificate.".to_owned(),
             },
-            _ => Cause::Io {
-                text: format!("the TLS handshake failed: {io}"),
-            },
+            _ => Cause::Io { text: format!("the TLS handshake failed: {io}") },
         };
     };
     let remedy = match error {
@@ -139,10 +128,7 @@ pub(crate) fn cause(source: Option<&(dyn std::error::Error + 'static)>, io: Opti
             "Check the TLS versions and ciphers that the server allows, and that it asks for no client certificate."
         }
     };
-    Cause::Tls {
-        text: format!("the TLS handshake failed: {error}"),
-        remedy: remedy.to_owned(),
-    }
+    Cause::Tls { text: format!("the TLS handshake failed: {error}"), remedy: remedy.to_owned() }
 }
 
 /// `verify-ca`: everything but the name.
@@ -161,10 +147,7 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, RustlsError> {
         // The name is compared last, so whoever fails there has passed everything else.
-        match self
-            .inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
+        match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(RustlsError::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

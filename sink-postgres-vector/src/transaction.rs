@@ -45,10 +45,7 @@ pub struct Committed(());
 
 impl<'c> Transaction<'c> {
     pub(crate) fn new(connection: &'c mut Connection) -> Self {
-        Self {
-            connection,
-            open: true,
-        }
+        Self { connection, open: true }
     }
 
     /// The driver's client, for SQL of the caller's own in the same transaction. Never send `commit` or `rollback`.
@@ -76,14 +73,8 @@ impl<'c> Transaction<'c> {
         if rows.is_empty() {
             return Ok(Upserted { changed: 0 });
         }
-        debug_assert!(
-            rows.iter()
-                .all(|row| row.embedding.len() == usize::from(table.dimensions()))
-        );
-        debug_assert!(
-            rows.iter()
-                .all(|row| row.embedding.iter().all(|number| number.is_finite()))
-        );
+        debug_assert!(rows.iter().all(|row| row.embedding.len() == usize::from(table.dimensions())));
+        debug_assert!(rows.iter().all(|row| row.embedding.iter().all(|number| number.is_finite())));
         let vectors = table.vector_array();
         let types = [
             Type::TEXT_ARRAY,
@@ -93,22 +84,14 @@ impl<'c> Transaction<'c> {
             Type::TEXT_ARRAY,
             Type::JSONB_ARRAY,
         ];
-        let statement = self
-            .connection
-            .prepared(table.upsert_sql(), &types, vectors.oid())
-            .await?;
-        let columns = [
-            Field::Id,
-            Field::Text,
-            Field::Embedding,
-            Field::Timestamp,
-            Field::Source,
-            Field::Metadata,
-        ]
-        .map(|field| Column::new(rows, field));
+        let statement = self.connection.prepared(table.upsert_sql(), &types, vectors.oid()).await?;
+        let columns =
+            [Field::Id, Field::Text, Field::Embedding, Field::Timestamp, Field::Source, Field::Metadata]
+                .map(|field| Column::new(rows, field));
         let parameters = columns.each_ref().map(|column| column as &(dyn ToSql + Sync));
         let answer = self.client().execute(&statement, &parameters);
-        let changed = self.during(format!("write to {}", table.name()), answer).await?;
+        let answer = self.during(format!("write to {}", table.name()), answer).await;
+        let changed = answer.map_err(|error| self.connection.unless_granted(error, table))?;
         Ok(Upserted { changed })
     }
 
@@ -118,14 +101,12 @@ impl<'c> Transaction<'c> {
             return Ok(0);
         }
         let oid = table.vector_array().oid();
-        let statement = self
-            .connection
-            .prepared(table.delete_sql(), &[Type::TEXT_ARRAY], oid)
-            .await?;
+        let statement = self.connection.prepared(table.delete_sql(), &[Type::TEXT_ARRAY], oid).await?;
         let keys = Keys(ids);
         let parameters: [&(dyn ToSql + Sync); 1] = [&keys];
         let answer = self.client().execute(&statement, &parameters);
-        self.during(format!("delete from {}", table.name()), answer).await
+        let answer = self.during(format!("delete from {}", table.name()), answer).await;
+        answer.map_err(|error| self.connection.unless_granted(error, table))
     }
 
     /// Commits. An `Err` means that nothing was written, unless [`Error::is_in_doubt`]. In a transaction in which a

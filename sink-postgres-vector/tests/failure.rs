@@ -18,25 +18,15 @@ fn everything(error: &Error) -> String {
 async fn a_dropped_transaction_leaves_nothing_and_its_connection_is_not_used_again() {
     let (database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction
-        .upsert(&table, &[row("a", "x", &[1.0])])
-        .await
-        .unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
     drop(transaction);
     assert!(connection.is_closed());
     let error = connection.begin().await.unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     assert!(error.is_closed());
     let mut connection = database.connect().await;
-    assert_eq!(
-        one::<i64>(&connection, "select count(*) from embeddings").await,
-        0
-    );
-    assert_eq!(
-        write(&mut connection, &table, &[row("a", "x", &[1.0])]).await,
-        1,
-        "no lock is left"
-    );
+    assert_eq!(one::<i64>(&connection, "select count(*) from embeddings").await, 0);
+    assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1, "no lock is left");
 }
 
 #[tokio::test]
@@ -55,38 +45,17 @@ async fn a_write_given_up_half_way_leaves_nothing() {
     assert!(connection.is_closed());
     run(&holder, "rollback").await;
     let mut connection = database.connect().await;
-    assert_eq!(
-        write(
-            &mut connection,
-            &table,
-            &[row("0", "x", &[1.0]), row("a", "x", &[1.0])]
-        )
-        .await,
-        1
-    );
-    assert_eq!(
-        one::<i64>(
-            &connection,
-            "select count(*) from embeddings where text = 'given up'"
-        )
-        .await,
-        0
-    );
+    assert_eq!(write(&mut connection, &table, &[row("0", "x", &[1.0]), row("a", "x", &[1.0])]).await, 1);
+    assert_eq!(one::<i64>(&connection, "select count(*) from embeddings where text = 'given up'").await, 0);
 }
 
 #[tokio::test]
 async fn a_rolled_back_transaction_leaves_nothing_and_its_connection_is_used_again() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction
-        .upsert(&table, &[row("a", "x", &[1.0])])
-        .await
-        .unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(
-        one::<i64>(&connection, "select count(*) from embeddings").await,
-        0
-    );
+    assert_eq!(one::<i64>(&connection, "select count(*) from embeddings").await, 0);
     assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
     connection.close().await;
 }
@@ -95,15 +64,8 @@ async fn a_rolled_back_transaction_leaves_nothing_and_its_connection_is_used_aga
 async fn a_failed_transaction_does_not_commit_as_if_nothing_had_happened() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction
-        .upsert(&table, &[row("a", "x", &[1.0])])
-        .await
-        .unwrap();
-    transaction
-        .client()
-        .batch_execute("select 1 / 0")
-        .await
-        .unwrap_err();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
+    transaction.client().batch_execute("select 1 / 0").await.unwrap_err();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.sqlstate().unwrap().code(), "25P02");
     assert!(!error.is_in_doubt());
@@ -117,15 +79,9 @@ async fn a_killed_backend_is_transient_and_says_what_ended_it() {
     let kill = format!("select pg_terminate_backend({backend}, 10000)");
 
     let mut transaction = connection.begin().await.unwrap();
-    transaction
-        .upsert(&table, &[row("a", "x", &[1.0])])
-        .await
-        .unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
     assert!(one::<bool>(&killer, &kill).await);
-    let error = transaction
-        .upsert(&table, &[row("b", "x", &[1.0])])
-        .await
-        .unwrap_err();
+    let error = transaction.upsert(&table, &[row("b", "x", &[1.0])]).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{error}");
     assert_eq!(error.sqlstate().unwrap().code(), "57P01", "{error}");
     assert!(error.is_closed());
@@ -153,19 +109,9 @@ async fn a_lock_held_by_someone_else_is_transient() {
     let holder = database.connect().await;
     run(&holder, "begin; update embeddings set text = 'held'").await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction
-        .client()
-        .batch_execute("set local lock_timeout = '1ms'")
-        .await
-        .unwrap();
-    let error = transaction
-        .upsert(&table, &[row("a", "y", &[1.0])])
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.class(), error.sqlstate().unwrap().code()),
-        (Class::Transient, "55P03")
-    );
+    transaction.client().batch_execute("set local lock_timeout = '1ms'").await.unwrap();
+    let error = transaction.upsert(&table, &[row("a", "y", &[1.0])]).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "55P03"));
     transaction.rollback().await.unwrap();
     run(&holder, "rollback").await;
     assert_eq!(write(&mut connection, &table, &[row("a", "y", &[1.0])]).await, 1);
@@ -181,12 +127,8 @@ async fn limits_are_set_for_each_transaction() {
         ("idle_in_transaction_session_timeout", "10s"),
         ("transaction_isolation", "read committed"),
     ] {
-        let shown: String = transaction
-            .client()
-            .query_one(&format!("show {name}"), &[])
-            .await
-            .unwrap()
-            .get(0);
+        let shown: String =
+            transaction.client().query_one(&format!("show {name}"), &[]).await.unwrap().get(0);
         assert_eq!(shown, value, "{name}");
     }
 }
@@ -198,10 +140,7 @@ async fn a_commit_that_a_deferred_constraint_refuses_is_not_in_doubt() {
                   add foreign key (source) references sources deferrable initially deferred";
     run(&connection, parent).await;
     let mut transaction = connection.begin().await.unwrap();
-    let orphan = VectorRow {
-        source: Some(CANARY),
-        ..row("a", "x", &[1.0])
-    };
+    let orphan = VectorRow { source: Some(CANARY), ..row("a", "x", &[1.0]) };
     transaction.upsert(&table, &[orphan]).await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.class(), Class::Data);
@@ -213,11 +152,7 @@ async fn a_commit_that_a_deferred_constraint_refuses_is_not_in_doubt() {
 async fn no_error_text_quotes_a_row() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     run(&connection, "create unique index second on embeddings (text)").await;
-    run(
-        &connection,
-        "alter table embeddings add constraint polite check (text not like 'rude%')",
-    )
-    .await;
+    run(&connection, "alter table embeddings add constraint polite check (text not like 'rude%')").await;
     run(
         &connection,
         "create function refuse() returns trigger language plpgsql as $$ begin
@@ -238,47 +173,12 @@ async fn no_error_text_quotes_a_row() {
     let not_json = format!("{{\"a\": {CANARY}");
     let base = row(CANARY, "x", &[1.0]);
     let mut refused = vec![
-        (
-            VectorRow {
-                text: Some(CANARY),
-                ..base
-            },
-            "23505",
-            Class::Data,
-        ),
-        (
-            VectorRow {
-                text: Some(&rude),
-                ..base
-            },
-            "23514",
-            Class::Data,
-        ),
+        (VectorRow { text: Some(CANARY), ..base }, "23505", Class::Data),
+        (VectorRow { text: Some(&rude), ..base }, "23514", Class::Data),
         (VectorRow { id: &long, ..base }, "22001", Class::Data),
-        (
-            VectorRow {
-                metadata: Some(&not_json),
-                ..base
-            },
-            "22P02",
-            Class::Data,
-        ),
-        (
-            VectorRow {
-                text: Some("canary-7f3a\0"),
-                ..base
-            },
-            "22021",
-            Class::Data,
-        ),
-        (
-            VectorRow {
-                metadata: Some(r#"{"canary-7f3a": "\u0000"}"#),
-                ..base
-            },
-            "22P05",
-            Class::Data,
-        ),
+        (VectorRow { metadata: Some(&not_json), ..base }, "22P02", Class::Data),
+        (VectorRow { text: Some("canary-7f3a\0"), ..base }, "22021", Class::Data),
+        (VectorRow { metadata: Some(r#"{"canary-7f3a": "\u0000"}"#), ..base }, "22P05", Class::Data),
     ];
     for (source, class) in [
         ("codeP0001", Class::Data),
@@ -289,31 +189,15 @@ async fn no_error_text_quotes_a_row() {
         ("code42501", Class::Configuration),
         ("codeXX000", Class::Fatal),
     ] {
-        refused.push((
-            VectorRow {
-                source: Some(source),
-                ..base
-            },
-            &source[4..],
-            class,
-        ));
+        refused.push((VectorRow { source: Some(source), ..base }, &source[4..], class));
     }
     for (row, code, class) in refused {
         let mut transaction = connection.begin().await.unwrap();
         let error = transaction.upsert(&table, &[row]).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().code(), code, "{error}");
         assert_eq!(error.class(), class, "{error}");
-        assert!(
-            !everything(&error).contains("canary"),
-            "{code}: {}",
-            everything(&error)
-        );
-        assert!(
-            error
-                .to_string()
-                .starts_with("could not write to \"embeddings\": "),
-            "{error}"
-        );
+        assert!(!everything(&error).contains("canary"), "{code}: {}", everything(&error));
+        assert!(error.to_string().starts_with("could not write to \"embeddings\": "), "{error}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -325,12 +209,7 @@ async fn a_constraint_is_named_with_its_table() {
     let mut transaction = connection.begin().await.unwrap();
     let twins = [row("a", "same", &[1.0]), row("b", "same", &[1.0])];
     let error = transaction.upsert(&table, &twins).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("(SQLSTATE 23505, constraint second, table embeddings)"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("(SQLSTATE 23505, constraint second, table embeddings)"), "{error}");
     assert!(error.remedy().unwrap().contains("second"));
 }
 
@@ -344,10 +223,7 @@ async fn a_table_changed_under_our_feet_is_configuration() {
     ] {
         run(&connection, change).await;
         let mut transaction = connection.begin().await.unwrap();
-        let error = transaction
-            .upsert(&table, &[row("a", "y", &[1.0])])
-            .await
-            .unwrap_err();
+        let error = transaction.upsert(&table, &[row("a", "y", &[1.0])]).await.unwrap_err();
         assert_eq!(
             (error.class(), error.sqlstate().unwrap().code()),
             (Class::Configuration, code),
@@ -360,26 +236,10 @@ async fn a_table_changed_under_our_feet_is_configuration() {
 
 #[tokio::test]
 async fn a_missing_database_says_how_to_create_it() {
-    let error = Connection::open(&options("no \"such\" database"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.class(), error.sqlstate().unwrap().code()),
-        (Class::Configuration, "3D000")
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("as postgres: the database does not exist"),
-        "{error}"
-    );
-    assert!(
-        error
-            .remedy()
-            .unwrap()
-            .contains(r#"create database "no ""such"" database";"#),
-        "{error}"
-    );
+    let error = Connection::open(&options("no \"such\" database")).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Configuration, "3D000"));
+    assert!(error.to_string().contains("as postgres: the database does not exist"), "{error}");
+    assert!(error.remedy().unwrap().contains(r#"create database "no ""such"" database";"#), "{error}");
 }
 
 #[tokio::test]
@@ -387,11 +247,7 @@ async fn a_missing_role_is_configuration() {
     let mut options = options("postgres");
     options.user = "nobody at all".into();
     let error = Connection::open(&options).await.unwrap_err();
-    assert_eq!(
-        (error.class(), error.sqlstate().unwrap().code()),
-        (Class::Configuration, "28000"),
-        "{error}"
-    );
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Configuration, "28000"), "{error}");
 }
 
 #[tokio::test]
@@ -400,12 +256,7 @@ async fn who_does_not_answer_is_transient() {
     options.connect_timeout = Duration::from_millis(50);
 
     // Bound and dropped: nobody listens there any more.
-    options.port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    options.port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let refused = Connection::open(&options).await.unwrap_err();
     assert_eq!(refused.class(), Class::Transient, "{refused}");
     assert!(refused.to_string().contains("Connection refused"), "{refused}");
@@ -414,10 +265,7 @@ async fn who_does_not_answer_is_transient() {
     options.port = silent.local_addr().unwrap().port();
     let timed_out = Connection::open(&options).await.unwrap_err();
     assert_eq!(timed_out.class(), Class::Transient, "{timed_out}");
-    assert!(
-        timed_out.to_string().contains("no answer within 0.05 s"),
-        "{timed_out}"
-    );
+    assert!(timed_out.to_string().contains("no answer within 0.05 s"), "{timed_out}");
 
     options.host = "no-such-host.invalid".into();
     options.connect_timeout = Duration::from_secs(10);
@@ -432,10 +280,7 @@ async fn who_does_not_answer_is_transient() {
 #[tokio::test]
 async fn a_read_only_server_is_not_available_yet() {
     let (database, mut connection, table) = Database::with_table(1).await;
-    let read_only = format!(
-        "alter database {} set default_transaction_read_only = on",
-        database.name()
-    );
+    let read_only = format!("alter database {} set default_transaction_read_only = on", database.name());
     run(&connection, &read_only).await;
     let error = Connection::open(&database.options()).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient);
@@ -443,12 +288,91 @@ async fn a_read_only_server_is_not_available_yet() {
 
     run(&connection, "set default_transaction_read_only = on").await;
     let mut transaction = connection.begin().await.unwrap();
-    let error = transaction
-        .upsert(&table, &[row("a", "x", &[1.0])])
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.class(), error.sqlstate().unwrap().code()),
-        (Class::Transient, "25006")
+    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "25006"));
+}
+
+#[tokio::test]
+async fn a_transaction_for_many_bytes_may_be_idle_while_they_arrive() {
+    let (_database, mut connection) = Database::migrated().await;
+    for (bytes, seconds) in [
+        (0, 10),
+        (1, 11),
+        (256 << 10, 11),
+        ((256 << 10) + 1, 12),
+        (8 << 20, 42),
+        (256 << 20, 1034),
+        (usize::MAX, 2_147_483),
+    ] {
+        let transaction = connection.begin_for(bytes).await.unwrap();
+        let limit =
+            "select setting::bigint from pg_settings where name = 'idle_in_transaction_session_timeout'";
+        let limit: i64 = transaction.client().query_one(limit, &[]).await.unwrap().get(0);
+        assert_eq!(limit, seconds * 1000, "for {bytes} bytes, in ms");
+        transaction.rollback().await.unwrap();
+    }
+    let after: String = one(&connection, "show idle_in_transaction_session_timeout").await;
+    assert_eq!(after, "0", "it ends with the transaction");
+}
+
+#[tokio::test]
+async fn too_slow_for_the_batch_says_to_write_smaller_ones() {
+    let (database, mut connection) = Database::migrated().await;
+    let transaction = connection.begin().await.unwrap();
+    let slow = "set local statement_timeout = '1ms'; select pg_sleep(10)";
+    let error = transaction.during("wait", transaction.client().batch_execute(slow)).await.unwrap_err();
+    assert_eq!(error.sqlstate().unwrap().code(), "57014", "{error}");
+    assert!(error.remedy().unwrap().contains("smaller batches (batch.max-bytes"), "{error}");
+    transaction.rollback().await.unwrap();
+
+    let watcher = database.connect().await;
+    let backend: i32 = one(&connection, "select pg_backend_pid()").await;
+    let transaction = connection.begin().await.unwrap();
+    let idle = "set local idle_in_transaction_session_timeout = '1ms'";
+    transaction.client().batch_execute(idle).await.unwrap();
+    let gone = format!("select not exists (select from pg_stat_activity where pid = {backend})");
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !one::<bool>(&watcher, &gone).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let error = transaction.during("wait", transaction.client().batch_execute("select")).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "25P03"), "{error}");
+    assert!(error.is_closed());
+    assert!(error.remedy().unwrap().contains("smaller batches (batch.max-bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_right_taken_away_is_named_with_its_grant() {
+    let (database, owner, table) = Database::with_table(1).await;
+    let role = format!("{}_writer", database.name());
+    run(&owner, &format!("create role {role} login; grant select on embeddings to {role}")).await;
+    let mut theirs = database.options();
+    theirs.user.clone_from(&role);
+    let mut connection = Connection::open(&theirs).await.unwrap();
+    let grant = format!(
+        "Let the owner or an administrator run, in the database \"{}\": grant usage on schema \"public\" to \
+         \"{role}\"; grant select, insert, update, delete on \"public\".\"embeddings\" to \"{role}\";",
+        database.name()
     );
+
+    let mut transaction = connection.begin().await.unwrap();
+    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap_err();
+    assert_eq!((error.class(), error.remedy()), (Class::Configuration, Some(grant.clone())), "{error}");
+    transaction.rollback().await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    let error = transaction.delete(&table, &["a"]).await.unwrap_err();
+    assert_eq!(error.remedy(), Some(grant.clone()), "{error}");
+    transaction.rollback().await.unwrap();
+    let transaction = connection.begin().await.unwrap();
+    let read = transaction.client().batch_execute("select from embedsink.offsets");
+    let remedy = transaction.during("read", read).await.unwrap_err().remedy().unwrap();
+    assert!(remedy.contains(&format!("the role \"{role}\" what it lacks in the database \"")), "{remedy}");
+    transaction.rollback().await.unwrap();
+
+    run(&owner, grant.split_once("\": ").unwrap().1).await;
+    assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
+    run(&owner, &format!("drop owned by {role}; drop role {role}")).await;
 }

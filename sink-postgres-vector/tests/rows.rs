@@ -25,13 +25,7 @@ const TO_UNIX: i64 = 946_684_800_000_000;
 #[tokio::test]
 async fn every_field_reads_back_as_it_was_written() {
     let (_database, mut connection, table) = Database::with_table(5).await;
-    let strange = [
-        -0.0,
-        f32::MIN_POSITIVE / 2.0,
-        f32::from_bits(1),
-        f32::MAX,
-        f32::MIN,
-    ];
+    let strange = [-0.0, f32::MIN_POSITIVE / 2.0, f32::from_bits(1), f32::MAX, f32::MIN];
     let plain = [1.0, 2.0, 3.0, 0.1, -1e-30];
     let rows = [
         row("plain", "Hello world", &plain),
@@ -51,14 +45,8 @@ async fn every_field_reads_back_as_it_was_written() {
             source: Some("日本"),
             metadata: Some(r#"{"a": [1, 2.50, null, "\u00e9"], "": {"b": true}}"#),
         },
-        VectorRow {
-            timestamp: Some(i64::MAX),
-            ..row("last", "x", &plain)
-        },
-        VectorRow {
-            timestamp: Some(-1),
-            ..row("before 1970", "x", &plain)
-        },
+        VectorRow { timestamp: Some(i64::MAX), ..row("last", "x", &plain) },
+        VectorRow { timestamp: Some(-1), ..row("before 1970", "x", &plain) },
     ];
     assert_eq!(write(&mut connection, &table, &rows).await, 5);
 
@@ -74,10 +62,7 @@ async fn every_field_reads_back_as_it_was_written() {
         let bits = |vector: &[f32]| vector.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
         assert_eq!(found.get::<_, Option<&str>>(0), row.text);
         assert_eq!(bits(&found.get::<_, Vec<f32>>(1)), bits(row.embedding));
-        assert_eq!(
-            found.get::<_, Option<Micros>>(2).map(|micros| micros.0 + TO_UNIX),
-            row.timestamp
-        );
+        assert_eq!(found.get::<_, Option<Micros>>(2).map(|micros| micros.0 + TO_UNIX), row.timestamp);
         assert_eq!(found.get::<_, Option<&str>>(3), row.source);
         assert_eq!(found.get::<_, Option<bool>>(4), row.metadata.map(|_| true));
     }
@@ -88,10 +73,7 @@ async fn a_timestamp_before_the_first_is_refused_as_data_and_never_an_infinity()
     let (_database, mut connection, table) = Database::with_table(1).await;
     for timestamp in [i64::MIN, i64::MIN + TO_UNIX, VectorRow::TIMESTAMPS.start() - 1] {
         let mut transaction = connection.begin().await.unwrap();
-        let row = VectorRow {
-            timestamp: Some(timestamp),
-            ..row("a", "x", &[1.0])
-        };
+        let row = VectorRow { timestamp: Some(timestamp), ..row("a", "x", &[1.0]) };
         let error = transaction.upsert(&table, &[row]).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().code(), "22008");
         assert_eq!(error.class(), sink_postgres_vector::Class::Data);
@@ -105,31 +87,13 @@ async fn each_column_that_changes_is_updated_and_nulls_replace_values() {
     let first = row("a", "old", &[1.0, 2.0]);
     let changes = [
         first,
-        VectorRow {
-            text: Some("new"),
-            ..first
-        },
+        VectorRow { text: Some("new"), ..first },
         VectorRow { text: None, ..first },
-        VectorRow {
-            embedding: &[1.0, 3.0],
-            ..first
-        },
-        VectorRow {
-            timestamp: None,
-            ..first
-        },
-        VectorRow {
-            source: None,
-            ..first
-        },
-        VectorRow {
-            metadata: Some("{}"),
-            ..first
-        },
-        VectorRow {
-            metadata: None,
-            ..first
-        },
+        VectorRow { embedding: &[1.0, 3.0], ..first },
+        VectorRow { timestamp: None, ..first },
+        VectorRow { source: None, ..first },
+        VectorRow { metadata: Some("{}"), ..first },
+        VectorRow { metadata: None, ..first },
     ];
     for change in changes {
         assert_eq!(write(&mut connection, &table, &[change]).await, 1);
@@ -153,37 +117,21 @@ async fn each_column_that_changes_is_updated_and_nulls_replace_values() {
 #[tokio::test]
 async fn columns_beyond_the_six_keep_their_values() {
     let (_database, mut connection, table) = Database::with_table(1).await;
-    run(
-        &connection,
-        "alter table embeddings add column stars int default 3",
-    )
-    .await;
+    run(&connection, "alter table embeddings add column stars int default 3").await;
     write(&mut connection, &table, &[row("a", "old", &[1.0])]).await;
     run(&connection, "update embeddings set stars = 5").await;
     write(&mut connection, &table, &[row("a", "new", &[1.0])]).await;
-    assert_eq!(
-        one::<i32>(&connection, "select stars from embeddings where text = 'new'").await,
-        5
-    );
+    assert_eq!(one::<i32>(&connection, "select stars from embeddings where text = 'new'").await, 5);
 }
 
 #[tokio::test]
 async fn a_row_whose_embedding_was_null_gets_one() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     run(&connection, "insert into embeddings (id) values ('a')").await;
-    let row = VectorRow {
-        id: "a",
-        text: None,
-        embedding: &[1.0],
-        timestamp: None,
-        source: None,
-        metadata: None,
-    };
+    let row =
+        VectorRow { id: "a", text: None, embedding: &[1.0], timestamp: None, source: None, metadata: None };
     assert_eq!(write(&mut connection, &table, &[row]).await, 1);
-    assert_eq!(
-        one::<String>(&connection, "select embedding::text from embeddings").await,
-        "[1]"
-    );
+    assert_eq!(one::<String>(&connection, "select embedding::text from embeddings").await, "[1]");
 }
 
 #[tokio::test]
@@ -192,19 +140,10 @@ async fn a_delete_takes_the_rows_that_are_there() {
     let rows = ["a", "b", "c"].map(|id| row(id, "x", &[1.0]));
     write(&mut connection, &table, &rows).await;
     let mut transaction = connection.begin().await.unwrap();
-    assert_eq!(
-        transaction
-            .delete(&table, &["a", "c", "never there"])
-            .await
-            .unwrap(),
-        2
-    );
+    assert_eq!(transaction.delete(&table, &["a", "c", "never there"]).await.unwrap(), 2);
     assert_eq!(transaction.delete(&table, &[]).await.unwrap(), 0);
     let _committed = transaction.commit().await.unwrap();
-    assert_eq!(
-        one::<String>(&connection, "select string_agg(id, ',') from embeddings").await,
-        "b"
-    );
+    assert_eq!(one::<String>(&connection, "select string_agg(id, ',') from embeddings").await, "b");
 }
 
 #[tokio::test]
@@ -217,33 +156,15 @@ async fn nothing_to_write_is_not_sent() {
 async fn the_extension_may_live_outside_the_search_path() {
     let database = Database::create().await;
     let mut connection = database.connect().await;
-    run(
-        &connection,
-        r#"create schema "Ext ""1"; create extension vector schema "Ext ""1""#,
-    )
-    .await;
+    run(&connection, r#"create schema "Ext ""1"; create extension vector schema "Ext ""1""#).await;
     let spec = crate::support::spec(2);
     let migrator = sink_postgres_vector::Migrator::new(crate::support::MIGRATIONS);
-    let applied = migrator
-        .apply(&mut connection, std::slice::from_ref(&spec))
-        .await
-        .unwrap();
+    let applied = migrator.apply(&mut connection, std::slice::from_ref(&spec)).await.unwrap();
     assert!(!applied.extension);
-    let table = sink_postgres_vector::VectorTable::check(connection.client(), &spec)
-        .await
-        .unwrap();
-    assert_eq!(
-        write(&mut connection, &table, &[row("a", "x", &[1.0, 2.0])]).await,
-        1
-    );
-    assert_eq!(
-        write(&mut connection, &table, &[row("a", "y", &[1.0, 2.0])]).await,
-        1
-    );
-    assert_eq!(
-        write(&mut connection, &table, &[row("a", "y", &[1.0, 2.0])]).await,
-        0
-    );
+    let table = sink_postgres_vector::VectorTable::check(connection.client(), &spec).await.unwrap();
+    assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0, 2.0])]).await, 1);
+    assert_eq!(write(&mut connection, &table, &[row("a", "y", &[1.0, 2.0])]).await, 1);
+    assert_eq!(write(&mut connection, &table, &[row("a", "y", &[1.0, 2.0])]).await, 0);
 }
 
 #[tokio::test]

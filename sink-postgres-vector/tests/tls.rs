@@ -87,10 +87,7 @@ async fn connect(port: u16, host: &str, mode: TlsMode, ca_file: Option<&PathBuf>
     let mut options = options("postgres");
     options.host = host.into();
     options.port = port;
-    options.tls = Tls {
-        mode,
-        ca_file: ca_file.cloned(),
-    };
+    options.tls = Tls { mode, ca_file: ca_file.cloned() };
     Connection::open(&options).await.unwrap_err()
 }
 
@@ -155,18 +152,10 @@ async fn a_handshake_that_is_cut_off_is_transient() {
 #[tokio::test]
 async fn a_ca_file_that_cannot_be_used_is_named() {
     let missing = PathBuf::from("/no/such/ca.pem");
-    refused(
-        &connect(1, "127.0.0.1", TlsMode::VerifyFull, Some(&missing)).await,
-        "/no/such/ca.pem",
-        "PEM",
-    );
+    refused(&connect(1, "127.0.0.1", TlsMode::VerifyFull, Some(&missing)).await, "/no/such/ca.pem", "PEM");
     let empty = std::env::temp_dir().join(format!("pgvector-{}-empty.pem", std::process::id()));
     std::fs::write(&empty, "nothing").unwrap();
-    refused(
-        &connect(1, "127.0.0.1", TlsMode::VerifyCa, Some(&empty)).await,
-        "no certificate",
-        "PEM",
-    );
+    refused(&connect(1, "127.0.0.1", TlsMode::VerifyCa, Some(&empty)).await, "no certificate", "PEM");
     std::fs::remove_file(&empty).unwrap();
 }
 
@@ -178,9 +167,7 @@ fn ask_for_password() -> u16 {
         let (mut socket, _) = listener.accept().unwrap();
         let mut buffer = [0; 1024];
         assert!(socket.read(&mut buffer).unwrap() > 0);
-        socket
-            .write_all(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0")
-            .unwrap();
+        socket.write_all(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").unwrap();
         if socket.read(&mut buffer).unwrap() > 0 {
             socket.write_all(&fatal("28P01", "wrong")).unwrap();
         }
@@ -197,10 +184,6 @@ async fn a_missing_and_a_wrong_password_are_configuration() {
     options.port = ask_for_password();
     options.password = Some(Password::new("canary"));
     let wrong = Connection::open(&options).await.unwrap_err();
-    refused(
-        &wrong,
-        "the password is wrong",
-        "Correct the user or the password",
-    );
+    refused(&wrong, "the password is wrong", "Correct the user or the password");
     assert!(!format!("{wrong:?}").contains("canary"));
 }

@@ -21,10 +21,7 @@ async fn an_unchanged_row_is_not_updated() {
     let versions = "select string_agg(xmin::text || ctid::text, ',' order by id) from embeddings";
     let before: String = one(&connection, versions).await;
     assert_eq!(write(&mut connection, &table, &rows).await, 0);
-    let reordered = VectorRow {
-        metadata: Some(r#"{ "lang":"en" }"#),
-        ..rows[0]
-    };
+    let reordered = VectorRow { metadata: Some(r#"{ "lang":"en" }"#), ..rows[0] };
     assert_eq!(write(&mut connection, &table, &[reordered]).await, 0);
     assert_eq!(one::<String>(&connection, versions).await, before);
 }
@@ -34,26 +31,12 @@ async fn an_unchanged_vector_outside_the_page_keeps_its_place_when_the_text_chan
     let (_database, mut connection, table) = Database::with_table(768).await;
     let vector = &vectors(1, 768)[0];
     let metadata = format!(r#"{{"notes": "{}"}}"#, incompressible(4000));
-    let first = VectorRow {
-        metadata: Some(&metadata),
-        ..row("a", "old", vector)
-    };
+    let first = VectorRow { metadata: Some(&metadata), ..row("a", "old", vector) };
     write(&mut connection, &table, &[first]).await;
     let places = "select array[pg_column_toast_chunk_id(embedding), pg_column_toast_chunk_id(metadata)]::bigint[] \
                   from embeddings";
     let before: Vec<i64> = one(&connection, places).await;
-    assert_eq!(
-        write(
-            &mut connection,
-            &table,
-            &[VectorRow {
-                text: Some("new"),
-                ..first
-            }]
-        )
-        .await,
-        1
-    );
+    assert_eq!(write(&mut connection, &table, &[VectorRow { text: Some("new"), ..first }]).await, 1);
     assert_eq!(one::<Vec<i64>>(&connection, places).await, before);
 }
 
@@ -66,10 +49,7 @@ async fn ten_thousand_new_texts_stay_on_their_pages_and_touch_no_index() {
         let old = "What a text of a usual length may look like, when it is a sentence or two. ".repeat(2);
         let new = old.replace("usual", "certain");
         let rows = |text| -> Vec<VectorRow<'_>> {
-            ids.iter()
-                .zip(&vectors)
-                .map(|(id, vector)| row(id, text, vector))
-                .collect()
+            ids.iter().zip(&vectors).map(|(id, vector)| row(id, text, vector)).collect()
         };
         write(&mut connection, &table, &rows(&old)).await;
         // A cheap graph, because only whether it is touched is of interest.
@@ -83,14 +63,8 @@ async fn ten_thousand_new_texts_stay_on_their_pages_and_touch_no_index() {
         let (updated, on_page) = updates(&connection).await;
         assert_eq!(updated, count as i64);
         let share = on_page as f64 / updated as f64;
-        assert!(
-            share > 0.99,
-            "only {share} of the updates at {dimensions} dimensions stayed on their page"
-        );
-        assert_eq!(
-            one::<i64>(&connection, "select pg_relation_size('near')").await,
-            size
-        );
+        assert!(share > 0.99, "only {share} of the updates at {dimensions} dimensions stayed on their page");
+        assert_eq!(one::<i64>(&connection, "select pg_relation_size('near')").await, size);
     }
 }
 

@@ -58,12 +58,7 @@ fn partition(number: usize) -> Partition {
 }
 
 fn source_record(offset: i64) -> SourceRecord<'static> {
-    SourceRecord {
-        offset,
-        timestamp: Some(offset),
-        key: Some(b"key"),
-        payload: Some(b"payload"),
-    }
+    SourceRecord { offset, timestamp: Some(offset), key: Some(b"key"), payload: Some(b"payload") }
 }
 
 /// The row that record number `version` of the log brings. Every other field is there only at times.
@@ -117,24 +112,15 @@ impl Model {
     /// Does what Postgres does with a batch, and checks what it relies on.
     fn apply(&mut self, batch: &Batch) {
         for span in batch.spans() {
-            let stored = self
-                .positions
-                .insert(span.partition.clone(), span.to)
-                .unwrap_or(0);
+            let stored = self.positions.insert(span.partition.clone(), span.to).unwrap_or(0);
             assert_eq!(stored, span.from, "{} goes on where it was", span.partition);
         }
         for (index, table) in self.tables.iter_mut().enumerate() {
             let changes = batch.changes(TableId(index));
             let keys: Vec<&str> = changes.upserts.iter().map(|row| row.id).collect();
-            assert!(
-                keys.is_sorted_by(|a, b| a < b),
-                "{keys:?} are sorted, and each stands there once"
-            );
+            assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?} are sorted, and each stands there once");
             assert!(changes.deletes.is_sorted_by(|a, b| a < b));
-            assert!(
-                changes.deletes.iter().all(|key| !keys.contains(key)),
-                "a key has one fate"
-            );
+            assert!(changes.deletes.iter().all(|key| !keys.contains(key)), "a key has one fate");
             for row in &changes.upserts {
                 assert_eq!(row.embedding.len(), DIMENSIONS[index]);
                 table.insert(row.id.to_owned(), Stored::of(row));
@@ -143,9 +129,7 @@ impl Model {
                 table.remove(key);
             }
         }
-        let letters = batch
-            .rejected()
-            .map(|letter| (letter.partition.clone(), letter.offset));
+        let letters = batch.rejected().map(|letter| (letter.partition.clone(), letter.offset));
         self.dead_letters.extend(letters);
     }
 
@@ -164,34 +148,24 @@ struct Gatherer {
 
 impl Gatherer {
     fn new() -> Self {
-        Self {
-            batch: Batch::new(0, &router()),
-            next_offsets: [0; 3],
-            made: 0,
-        }
+        Self { batch: Batch::new(0, &router()), next_offsets: [0; 3], made: 0 }
     }
 
     fn add(&mut self, version: usize, entry: &Entry, tenure: Tenure) {
         let next = &mut self.next_offsets[entry.partition];
         let partition = partition(entry.partition);
-        let place = Place {
-            partition: &partition,
-            tenure,
-            stored: *next,
-        };
+        let place = Place { partition: &partition, tenure, stored: *next };
         let record = source_record(*next + entry.skipped);
         *next = record.offset + 1;
         match entry.ask {
             Ask::Upsert { table, key } => {
                 let (embedding, vector) = embedding(version, KEYS[key]);
                 let vector = &vector[..DIMENSIONS[table]];
-                self.batch
-                    .upsert(&place, &record, TableId(table), &embedding, vector);
+                self.batch.upsert(&place, &record, TableId(table), &embedding, vector);
             }
             Ask::Delete { key } => self.batch.delete(&place, &record, KEYS[key]),
             Ask::Reject => {
-                self.batch
-                    .reject(&place, &record, Reject::new(RejectReason::BadJson, "no JSON"));
+                self.batch.reject(&place, &record, Reject::new(RejectReason::BadJson, "no JSON"));
             }
         }
     }
@@ -291,11 +265,7 @@ fn batch_of(id: u64, partitions: &[usize]) -> Batch {
     let mut batch = Batch::new(id, &router());
     for number in partitions {
         let partition = partition(*number);
-        let place = Place {
-            partition: &partition,
-            tenure: Tenure(1),
-            stored: 5,
-        };
+        let place = Place { partition: &partition, tenure: Tenure(1), stored: 5 };
         let (embedding, vector) = embedding(1, "a");
         batch.upsert(&place, &source_record(7), TableId(0), &embedding, &vector[..2]);
     }
@@ -307,27 +277,13 @@ fn a_span_goes_from_what_was_stored_to_behind_its_last_record() {
     let mut batch = batch_of(1, &[0]);
     let partition = partition(0);
     // What is stored by now no longer matters: the batch goes on from where it began.
-    let place = Place {
-        partition: &partition,
-        tenure: Tenure(1),
-        stored: 8,
-    };
+    let place = Place { partition: &partition, tenure: Tenure(1), stored: 8 };
     batch.delete(&place, &source_record(20), "a");
-    batch.reject(
-        &place,
-        &source_record(21),
-        Reject::new(RejectReason::BadJson, "no JSON"),
-    );
-    let retaken = Place {
-        partition: &partition,
-        tenure: Tenure(2),
-        stored: 6,
-    };
+    batch.reject(&place, &source_record(21), Reject::new(RejectReason::BadJson, "no JSON"));
+    let retaken = Place { partition: &partition, tenure: Tenure(2), stored: 6 };
     batch.delete(&retaken, &source_record(6), "a");
-    let spans: Vec<(Tenure, i64, i64)> = batch
-        .spans()
-        .map(|span| (span.tenure, span.from, span.to))
-        .collect();
+    let spans: Vec<(Tenure, i64, i64)> =
+        batch.spans().map(|span| (span.tenure, span.from, span.to)).collect();
     assert_eq!(spans, [(Tenure(1), 5, 22), (Tenure(2), 6, 7)]);
 }
 
@@ -335,39 +291,16 @@ fn a_span_goes_from_what_was_stored_to_behind_its_last_record() {
 fn a_dead_letter_keeps_the_whole_record() {
     let mut batch = Batch::new(1, &router());
     let partition = partition(2);
-    let place = Place {
-        partition: &partition,
-        tenure: Tenure(1),
-        stored: 0,
-    };
-    let record = SourceRecord {
-        offset: 3,
-        timestamp: None,
-        key: None,
-        payload: Some(b"\xff\0"),
-    };
+    let place = Place { partition: &partition, tenure: Tenure(1), stored: 0 };
+    let record = SourceRecord { offset: 3, timestamp: None, key: None, payload: Some(b"\xff\0") };
     batch.reject(&place, &record, Reject::new(RejectReason::InvalidUtf8, "byte 0"));
-    let tombstone = SourceRecord {
-        offset: 4,
-        timestamp: Some(9),
-        key: Some(b"\xfe"),
-        payload: None,
-    };
-    batch.reject(
-        &place,
-        &tombstone,
-        Reject::new(RejectReason::InvalidUtf8, "byte 0"),
-    );
+    let tombstone = SourceRecord { offset: 4, timestamp: Some(9), key: Some(b"\xfe"), payload: None };
+    batch.reject(&place, &tombstone, Reject::new(RejectReason::InvalidUtf8, "byte 0"));
     let letters: Vec<&Rejected> = batch.rejected().collect();
-    let [first, second] = letters[..] else {
-        panic!("{letters:?}")
-    };
+    let [first, second] = letters[..] else { panic!("{letters:?}") };
     assert_eq!((first.offset, first.timestamp, &first.key), (3, None, &None));
     assert_eq!(first.payload.as_deref(), Some(&b"\xff\0"[..]));
-    assert_eq!(
-        (second.offset, second.timestamp, &second.payload),
-        (4, Some(9), &None)
-    );
+    assert_eq!((second.offset, second.timestamp, &second.payload), (4, Some(9), &None));
     assert_eq!(second.key.as_deref(), Some(&b"\xfe"[..]));
     assert_eq!(first.reject.reason, RejectReason::InvalidUtf8);
 }
@@ -390,10 +323,7 @@ fn a_receipt_of_another_batch_settles_nothing() {
 fn a_batch_of_which_everything_is_lost_has_nothing_left_to_write() {
     let mut batch = batch_of(1, &[0, 1]);
     assert!(batch.drop_tenures(&[(partition(0), Tenure(1))]));
-    assert!(
-        !batch.drop_tenures(&[(partition(1), Tenure(1))]),
-        "what was lost before stays lost"
-    );
+    assert!(!batch.drop_tenures(&[(partition(1), Tenure(1))]), "what was lost before stays lost");
     assert_eq!(batch.spans().count(), 0);
     assert!(batch.changes(TableId(0)).upserts.is_empty());
 }

@@ -31,11 +31,7 @@ impl<'a> Field<'a> {
             Value::Mapping(entries) => entries,
             Value::Null => return Some(Vec::new()),
             _ => {
-                self.mismatch(
-                    "a mapping",
-                    "write its keys on indented lines below, as `key: value`",
-                    report,
-                );
+                self.mismatch("a mapping", "write its keys on indented lines below, as `key: value`", report);
                 return None;
             }
         };
@@ -52,15 +48,7 @@ impl<'a> Field<'a> {
                 continue;
             }
             let hidden = self.hidden || is_secret_key(&key);
-            fields.push((
-                key,
-                Field {
-                    path,
-                    key_at: entry.key_at,
-                    node: &entry.node,
-                    hidden,
-                },
-            ));
+            fields.push((key, Field { path, key_at: entry.key_at, node: &entry.node, hidden }));
         }
         Some(fields)
     }
@@ -90,19 +78,11 @@ impl<'a> Field<'a> {
     pub(super) fn texts(&self, report: &mut Report) -> (Vec<(String, Field<'a>)>, bool) {
         let (texts, complete) = match &self.node.value {
             Value::Scalar(_) => {
-                let field = || Field {
-                    path: self.path.clone(),
-                    ..*self
-                };
+                let field = || Field { path: self.path.clone(), ..*self };
                 let Some(text) = self.text(report) else {
                     return (Vec::new(), false);
                 };
-                (
-                    text.split(',')
-                        .map(|text| (text.trim().to_owned(), field()))
-                        .collect(),
-                    true,
-                )
+                (text.split(',').map(|text| (text.trim().to_owned(), field())).collect(), true)
             }
             Value::Sequence(items) => {
                 let fields = self.items(report).unwrap_or_default();
@@ -157,10 +137,7 @@ impl<'a> Field<'a> {
     /// One of the known words.
     pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
         let scalar = self.scalar("a word", report)?;
-        let found = words
-            .iter()
-            .find(|(word, _)| *word == scalar.text)
-            .map(|(_, value)| *value);
+        let found = words.iter().find(|(word, _)| *word == scalar.text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
             let fix = match keys::nearest(&scalar.text, words.iter().map(|(word, _)| *word)) {
@@ -189,11 +166,7 @@ impl<'a> Field<'a> {
     /// Reports a problem with the value.
     pub(super) fn complain(&self, report: &mut Report, what: impl Into<String>, fix: impl Into<String>) {
         // Nothing at all has its place wherever the next thing begins.
-        let at = if matches!(self.node.value, Value::Null) {
-            self.key_at
-        } else {
-            self.node.at
-        };
+        let at = if matches!(self.node.value, Value::Null) { self.key_at } else { self.node.at };
         report.add(at, &self.path, what, fix);
     }
 
@@ -205,12 +178,8 @@ impl<'a> Field<'a> {
             Value::Sequence(_) => "a list",
             Value::Mapping(_) => "a mapping",
             Value::Scalar(Scalar { kind: Kind::Text, .. }) => "text",
-            Value::Scalar(Scalar {
-                kind: Kind::Number, ..
-            }) => "a number",
-            Value::Scalar(Scalar {
-                kind: Kind::Boolean, ..
-            }) => "true or false",
+            Value::Scalar(Scalar { kind: Kind::Number, .. }) => "a number",
+            Value::Scalar(Scalar { kind: Kind::Boolean, .. }) => "true or false",
         };
         self.complain(report, format!("expected {expected}, found {found}"), fix);
     }
@@ -225,9 +194,5 @@ fn is_secret_key(key: &str) -> bool {
 
 /// `path` and `key` with a dot between.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

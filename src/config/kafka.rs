@@ -9,19 +9,12 @@ use super::problem::{Report, plain_key, quote};
 use super::secret::Secret;
 use super::section::Section;
 use super::settings::{KafkaSettings, StartAt};
+use crate::source::kafka::property::{self, Fault};
 
 /// Properties of librdkafka that the connector sets itself: name, reason, fix.
 const OWNED: &[(&str, &str, &str)] = &[
-    (
-        "bootstrap.servers",
-        "the connector sets it",
-        "use `bootstrap-servers`",
-    ),
-    (
-        "metadata.broker.list",
-        "the connector sets it",
-        "use `bootstrap-servers`",
-    ),
+    ("bootstrap.servers", "the connector sets it", "use `bootstrap-servers`"),
+    ("metadata.broker.list", "the connector sets it", "use `bootstrap-servers`"),
     ("group.id", "the connector sets it", "use `group-id`"),
     (
         "auto.offset.reset",
@@ -35,14 +28,12 @@ const OWNED: &[(&str, &str, &str)] = &[
     ("offset.store.method", POSITIONS, REMOVE),
     ("offset.store.path", POSITIONS, REMOVE),
     ("offset.store.sync.interval.ms", POSITIONS, REMOVE),
-    (
-        "enable.partition.eof",
-        "the connector sets it: it does not use the end of a partition",
-        REMOVE,
-    ),
+    ("enable.partition.eof", "the connector sets it: it does not use the end of a partition", REMOVE),
 ];
 const POSITIONS: &str = "the connector sets it: positions are stored in PostgreSQL, together with the rows";
 const REMOVE: &str = "remove it";
+const LISTED: &str = "librdkafka's CONFIGURATION.md lists those that it has";
+const DESCRIBED: &str = "librdkafka's CONFIGURATION.md says which it takes";
 
 /// Reads the section. The group is named after the connector when it has no name of its own.
 pub(super) fn read(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<KafkaSettings> {
@@ -53,10 +44,7 @@ pub(super) fn read(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Opt
         None => meta.name.clone(),
     };
     let start = match kafka.get("start") {
-        Some(field) => field.choice(
-            &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
-            report,
-        ),
+        Some(field) => field.choice(&[("beginning", StartAt::Beginning), ("end", StartAt::End)], report),
         None => Some(StartAt::default()),
     };
     let properties = match kafka.get("properties") {
@@ -78,11 +66,7 @@ fn read_servers(kafka: &Section<'_>, report: &mut Report) -> Option<Vec<String>>
     let mut servers = Vec::new();
     for (text, field) in texts {
         if let Some(fix) = server_complaint(&text) {
-            let shown = if field.is_hidden() {
-                "the value".to_owned()
-            } else {
-                quote(&text)
-            };
+            let shown = if field.is_hidden() { "the value".to_owned() } else { quote(&text) };
             field.complain(report, format!("{shown} is no `host:port`"), fix);
             good = false;
         }
@@ -105,9 +89,7 @@ fn server_complaint(server: &str) -> Option<&'static str> {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
         }
     };
     (!host_is_fine).then_some("give a host name, an IPv4 address, or an IPv6 address in `[` `]`")
@@ -133,11 +115,7 @@ fn read_topics(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<
     let mut topics: Vec<String> = Vec::new();
     let (texts, mut good) = field.texts(report);
     for (topic, item) in texts {
-        let shown = if item.is_hidden() {
-            "the value".to_owned()
-        } else {
-            quote(&topic)
-        };
+        let shown = if item.is_hidden() { "the value".to_owned() } else { quote(&topic) };
         if let Some(fix) = topic_complaint(&topic) {
             item.complain(report, format!("{shown} cannot name a topic"), fix);
             good = false;
@@ -167,9 +145,9 @@ fn read_properties(field: &Field<'_>, report: &mut Report) -> Option<BTreeMap<St
                 report.add(field.key_at, &field.path, what, fix);
                 good = false;
             }
-            None => match field.hide().scalar("one value", report) {
-                Some(scalar) => {
-                    properties.insert(name, Secret::new(&scalar.text));
+            None => match read_value(&name, field, report) {
+                Some(value) => {
+                    properties.insert(name, value);
                 }
                 None => good = false,
             },
@@ -178,48 +156,53 @@ fn read_properties(field: &Field<'_>, report: &mut Report) -> Option<BTreeMap<St
     good.then_some(properties)
 }
 
+/// The value of a property, as librdkafka takes it.
+fn read_value(name: &str, field: Field<'_>, report: &mut Report) -> Option<Secret> {
+    let field = field.hide();
+    // Without a value, the name can still be wrong.
+    let text = match &field.node.value {
+        Value::Scalar(scalar) => scalar.text.as_str(),
+        _ => "",
+    };
+    let fault = property::fault(name, text);
+    if let Some(Fault::Unknown { nearest }) = fault {
+        let fix = nearest.map_or_else(|| LISTED.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
+        report.add(field.key_at, &field.path, "librdkafka has no such property", fix);
+        return None;
+    }
+    let scalar = field.scalar("one value", report)?;
+    if fault.is_some() {
+        field.complain(report, "librdkafka does not take this value", DESCRIBED);
+        return None;
+    }
+    Some(Secret::new(&scalar.text))
+}
+
 /// Why the property may not be set, or not to this value.
 fn property_complaint(name: &str, field: &Field<'_>) -> Option<(String, String)> {
     if name.is_empty()
-        || !name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b))
+        || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b))
     {
         let lower = plain_key(name).to_lowercase().replace(['-', '_'], ".");
         let what = "no property of librdkafka is spelt like this".to_owned();
-        return Some((
-            what,
-            format!("use its dotted, lower-case name, such as `{lower}`"),
-        ));
+        return Some((what, format!("use its dotted, lower-case name, such as `{lower}`")));
     }
-    if let Some((_, why, fix)) = OWNED.iter().find(|(owned, ..)| *owned == name) {
+    // librdkafka takes a topic's property with and without this prefix.
+    let bare = name.strip_prefix("topic.").unwrap_or(name);
+    if let Some((_, why, fix)) = OWNED.iter().find(|(owned, ..)| *owned == bare) {
         return Some(((*why).to_owned(), (*fix).to_owned()));
     }
     if name.ends_with("_cb") {
-        return Some((
-            "a callback cannot be set from a file".to_owned(),
-            REMOVE.to_owned(),
-        ));
+        return Some(("a callback cannot be set from a file".to_owned(), REMOVE.to_owned()));
     }
     let (only, why) = match name {
-        "isolation.level" => (
-            "read_committed",
-            "records of aborted transactions would be written",
-        ),
-        "group.protocol" => (
-            "classic",
-            "the connector speaks only the classic group protocol yet",
-        ),
+        "isolation.level" => ("read_committed", "records of aborted transactions would be written"),
+        "group.protocol" => ("classic", "the connector speaks only the classic group protocol yet"),
         _ => return None,
     };
     let fits = match &field.node.value {
         Value::Scalar(scalar) => scalar.text == only,
         value => matches!(value, Value::Unresolved),
     };
-    (!fits).then(|| {
-        (
-            format!("only `{only}` is allowed: {why}"),
-            format!("remove it, or write `{only}`"),
-        )
-    })
+    (!fits).then(|| (format!("only `{only}` is allowed: {why}"), format!("remove it, or write `{only}`")))
 }

@@ -49,16 +49,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "a consumer block belongs to a Fluvio topic; this build reads from Kafka only",
         "remove it; `embedsink.source.kafka.start` says where to begin",
     ),
-    (
-        "embedsink.source.fluvio",
-        "this build reads from Kafka only",
-        "name `embedsink.source.kafka`",
-    ),
-    (
-        "embedsink.sink.lancedb",
-        "this build has no LanceDB target",
-        "name `embedsink.sink.postgres`",
-    ),
+    ("embedsink.source.fluvio", "this build reads from Kafka only", "name `embedsink.source.kafka`"),
+    ("embedsink.sink.lancedb", "this build has no LanceDB target", "name `embedsink.sink.postgres`"),
 ];
 
 /// The keys that the mapping at `schema` knows, in order.
@@ -81,10 +73,7 @@ pub(super) fn known_under(schema: &str) -> Vec<&'static str> {
 
 /// Why `path` is refused, and what to do, if it is one of the keys with a reason of their own.
 pub(super) fn refusal(path: &str) -> Option<(&'static str, &'static str)> {
-    REFUSED
-        .iter()
-        .find(|(refused, ..)| *refused == path)
-        .map(|(_, what, fix)| (*what, *fix))
+    REFUSED.iter().find(|(refused, ..)| *refused == path).map(|(_, what, fix)| (*what, *fix))
 }
 
 /// The fix for the key `name` that the mapping at `schema` does not know and has nothing near to.
@@ -117,7 +106,7 @@ fn home_of(name: &str) -> Option<&'static str> {
 }
 
 /// The candidate that `word` most likely means.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let allowed = (word.chars().count() / 3).clamp(1, 3);
     candidates

@@ -33,28 +33,17 @@ pub(super) fn read(meta: &Section<'_>, report: &mut Report) -> Meta {
             let what = format!("{} is a source, and this connector is a sink", kind.quoted());
             kind.complain(report, what, "write `embedsink`");
         } else if !matches!(text, "embedsink" | "embedsink-sink") {
-            kind.complain(
-                report,
-                format!("{} is another connector", kind.quoted()),
-                "write `embedsink`",
-            );
+            kind.complain(report, format!("{} is another connector", kind.quoted()), "write `embedsink`");
         }
     }
-    Meta {
-        name: read_name(meta, report),
-        topic: read_topic(meta, report),
-    }
+    Meta { name: read_name(meta, report), topic: read_topic(meta, report) }
 }
 
 fn read_name(meta: &Section<'_>, report: &mut Report) -> Option<String> {
     let fix = "add a name; stored positions belong to it, so keep it";
     let field = meta.require("name", fix, report)?;
     let name = field.text(report)?;
-    if name.len() > 100
-        || !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-    {
+    if name.len() > 100 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
         let what = format!("{} cannot name a connector", field.quoted());
         field.complain(report, what, "use 1 to 100 letters, digits, `.`, `_` and `-`");
         return None;
@@ -67,11 +56,7 @@ fn read_topic(meta: &Section<'_>, report: &mut Report) -> Topic {
         return Topic::Absent;
     };
     if matches!(field.node.value, Value::Mapping(_)) {
-        field.mismatch(
-            "text",
-            "write the topic's name alone, as apiVersion 0.1.0 has it",
-            report,
-        );
+        field.mismatch("text", "write the topic's name alone, as apiVersion 0.1.0 has it", report);
         return Topic::Bad;
     }
     let Some(topic) = field.text(report) else {
@@ -88,9 +73,7 @@ fn read_topic(meta: &Section<'_>, report: &mut Report) -> Topic {
 
 /// How to mend a name that Kafka would not take for a topic.
 pub(super) fn topic_complaint(topic: &str) -> Option<&'static str> {
-    let legal = topic
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let legal = topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     let whole = (1..=249).contains(&topic.len()) && !matches!(topic, "." | "..");
     (!(legal && whole)).then_some("use 1 to 249 letters, digits, `.`, `_` and `-`, and not only dots")
 }
@@ -106,10 +89,7 @@ pub(super) fn declared_secrets(root: &Node, report: &mut Report) -> BTreeSet<Str
     let Some(meta) = Section::open(meta, "meta", Position::START, "meta", &mut silent) else {
         return declared;
     };
-    let Some(list) = meta
-        .get("secrets")
-        .filter(|field| !matches!(field.node.value, Value::Null))
-    else {
+    let Some(list) = meta.get("secrets").filter(|field| !matches!(field.node.value, Value::Null)) else {
         return declared;
     };
     for item in list.items(report).unwrap_or_default() {
@@ -132,10 +112,7 @@ pub(super) fn declared_secrets(root: &Node, report: &mut Report) -> BTreeSet<Str
 
 fn child<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
     match &node.value {
-        Value::Mapping(entries) => entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &entry.node),
+        Value::Mapping(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
         _ => None,
     }
 }

@@ -34,6 +34,7 @@ use quantity::Limits;
 use section::Section;
 use template::Secrets;
 
+pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
 pub use secret::{Secret, SecretStore};
 pub use settings::{
@@ -50,9 +51,7 @@ impl Settings {
     pub fn from_file(path: &Path, secrets: Option<&Path>) -> Result<Self, ConfigError> {
         let text = secret::read_text(path, "check the path after `--config`")?;
         let store = secrets.map_or_else(|| Ok(SecretStore::environment()), SecretStore::from_file)?;
-        Self::from_yaml(&path.display().to_string(), &text, &store, &|name| {
-            std::env::var(name).ok()
-        })
+        Self::from_yaml(&path.display().to_string(), &text, &store, &|name| std::env::var(name).ok())
     }
 
     /// Reads the configuration in `text`. `file_name` names it in problems, and its folder is where relative
@@ -66,18 +65,11 @@ impl Settings {
         secrets: &SecretStore,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let mut root = node::parse(text).map_err(|problem| ConfigError {
-            file: file_name.to_owned(),
-            problems: vec![problem],
-        })?;
+        let mut root = node::parse(text)
+            .map_err(|problem| ConfigError { file: file_name.to_owned(), problems: vec![problem] })?;
         let mut report = Report::default();
         let declared = meta::declared_secrets(&root, &mut report);
-        Secrets {
-            declared,
-            store: secrets,
-            environment,
-        }
-        .put_into(&mut root, "", &mut report);
+        Secrets { declared, store: secrets, environment }.put_into(&mut root, "", &mut report);
         let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
         let settings = read_root(&root, folder, environment, &mut report);
         report.finish(file_name, settings)
@@ -91,12 +83,7 @@ fn read_root(
     report: &mut Report,
 ) -> Option<Settings> {
     if matches!(root.value, node::Value::Null) {
-        report.add(
-            root.at,
-            "",
-            "the file says nothing",
-            "start from the `connector.yaml` of this project",
-        );
+        report.add(root.at, "", "the file says nothing", "start from the `connector.yaml` of this project");
         return None;
     }
     let root = Section::open(root, "", root.at, "", report)?;
@@ -106,42 +93,23 @@ fn read_root(
         None => None,
     };
     let meta = meta.map(|section| meta::read(&section, report));
-    let field = root.require(
-        "embedsink",
-        "add the block with `source`, `sink` and `tables`",
-        report,
-    )?;
+    let field = root.require("embedsink", "add the block with `source`, `sink` and `tables`", report)?;
     let embedsink = Section::open(field.node, &field.path, field.key_at, "embedsink", report)?;
 
-    let meta = meta.unwrap_or(meta::Meta {
-        name: None,
-        topic: meta::Topic::Bad,
-    });
+    let meta = meta.unwrap_or(meta::Meta { name: None, topic: meta::Topic::Bad });
     let source = embedsink
         .section("source", "embedsink.source", report)
         .and_then(|source| {
             let fix = "add the block; this build reads from Kafka only";
             let field = source.require("kafka", fix, report)?;
-            Section::open(
-                field.node,
-                &field.path,
-                field.key_at,
-                "embedsink.source.kafka",
-                report,
-            )
+            Section::open(field.node, &field.path, field.key_at, "embedsink.source.kafka", report)
         })
         .and_then(|kafka| kafka::read(&kafka, &meta, report));
     let postgres = embedsink
         .section("sink", "embedsink.sink", report)
         .and_then(|sink| {
             let field = sink.require("postgres", "add the block with at least `url`", report)?;
-            Section::open(
-                field.node,
-                &field.path,
-                field.key_at,
-                "embedsink.sink.postgres",
-                report,
-            )
+            Section::open(field.node, &field.path, field.key_at, "embedsink.sink.postgres", report)
         })
         .and_then(|postgres| postgres::read(&postgres, folder, environment, report));
     let tables = tables::read(&embedsink, report);
@@ -167,19 +135,12 @@ fn read_version(root: &Section<'_>, report: &mut Report) {
     if let Some(field) = root.get("apiVersion")
         && field.text(report).is_some_and(|version| version != "0.1.0")
     {
-        field.complain(
-            report,
-            format!("this build knows no apiVersion {}", field.quoted()),
-            FIX,
-        );
+        field.complain(report, format!("this build knows no apiVersion {}", field.quoted()), FIX);
     }
 }
 
-const MAX_ROWS: Limits<u32> = Limits {
-    least: 1,
-    most: 100_000,
-    why: "a batch holds at least one row, and is kept in memory whole",
-};
+const MAX_ROWS: Limits<u32> =
+    Limits { least: 1, most: 100_000, why: "a batch holds at least one row, and is kept in memory whole" };
 const MAX_BYTES: Limits<usize> = Limits {
     least: 64 << 10,
     most: 256 << 20,
@@ -199,9 +160,7 @@ const SHUTDOWN_TIMEOUT: Limits<Duration> = Limits {
 fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSettings> {
     let batch = embedsink.section("batch", "embedsink.batch", report)?;
     let max_rows = match batch.get("max-rows") {
-        Some(field) => field
-            .count(&MAX_ROWS, report)
-            .and_then(|rows| usize::try_from(rows).ok()),
+        Some(field) => field.count(&MAX_ROWS, report).and_then(|rows| usize::try_from(rows).ok()),
         None => Some(2000),
     };
     let max_bytes = match batch.get("max-bytes") {
@@ -212,11 +171,7 @@ fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSetti
         Some(field) => field.duration(&MAX_WAIT, report),
         None => Some(Duration::from_millis(200)),
     };
-    Some(BatchSettings {
-        max_rows: max_rows?,
-        max_bytes: max_bytes?,
-        max_wait: max_wait?,
-    })
+    Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait? })
 }
 
 fn read_tolerance(embedsink: &Section<'_>, report: &mut Report) -> Option<Tolerance> {

@@ -54,14 +54,8 @@ pub(super) enum Kind {
 /// Reads one YAML document.
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text
-        .lines()
-        .all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#'))
-    {
-        return Ok(Node {
-            at: Position::START,
-            value: Value::Null,
-        });
+    if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(Node { at: Position::START, value: Value::Null });
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: 32, max_nodes: 20_000, max_aliases: 1_000, },
@@ -71,9 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
         with_snippet: false,
     };
     let parsed: Result<Spanned<Raw>, _> = serde_saphyr::from_str_with_options(text, options);
-    parsed
-        .map(|raw| raw_to_node(raw, text))
-        .map_err(|error| syntax_problem(&error))
+    parsed.map(|raw| raw_to_node(raw, text)).map_err(|error| syntax_problem(&error))
 }
 
 /// What the visitor sees, before the spelling of numbers is looked up in the text.
@@ -154,11 +146,9 @@ fn raw_to_node(raw: Spanned<Raw>, text: &str) -> Node {
     let defined = raw.defined;
     let value = match raw.value {
         Raw::Null => Value::Null,
-        Raw::Typed(value, kind) => Value::Scalar(Scalar {
-            text: spelling(value, kind, defined, text),
-            kind,
-            tainted: false,
-        }),
+        Raw::Typed(value, kind) => {
+            Value::Scalar(Scalar { text: spelling(value, kind, defined, text), kind, tainted: false })
+        }
         Raw::Sequence(items) => {
             Value::Sequence(items.into_iter().map(|item| raw_to_node(item, text)).collect())
         }
@@ -177,11 +167,7 @@ fn entry(key: Spanned<Raw>, node: Node, text: &str) -> Option<Entry> {
     let Raw::Typed(value, kind) = key.value else {
         return None;
     };
-    Some(Entry {
-        key: spelling(value, kind, key.defined, text),
-        key_at,
-        node,
-    })
+    Some(Entry { key: spelling(value, kind, key.defined, text), key_at, node })
 }
 
 /// The scalar as the file spells it: text is what YAML says, a number or a boolean is the slice of the file.
@@ -190,14 +176,11 @@ fn spelling(value: String, kind: Kind, defined: Location, text: &str) -> String 
         return value;
     }
     let span = defined.span();
-    let slice = span
-        .byte_offset()
-        .zip(span.byte_len())
-        .and_then(|(offset, length)| {
-            let start = usize::try_from(offset).ok()?;
-            let end = start.checked_add(usize::try_from(length).ok()?)?;
-            text.get(start..end)
-        });
+    let slice = span.byte_offset().zip(span.byte_len()).and_then(|(offset, length)| {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(usize::try_from(length).ok()?)?;
+        text.get(start..end)
+    });
     match slice.map(str::trim) {
         Some(slice)
             if !slice.is_empty() && !slice.contains(|c: char| c.is_whitespace() || "!\"'".contains(c)) =>
@@ -210,10 +193,7 @@ fn spelling(value: String, kind: Kind, defined: Location, text: &str) -> String 
 
 fn position(location: Location) -> Position {
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
-    Position {
-        line: number(location.line()),
-        column: number(location.column()),
-    }
+    Position { line: number(location.line()), column: number(location.column()) }
 }
 
 /// The parser's error in our own words. Its own text may quote the file, and the file may hold secrets.
@@ -231,26 +211,17 @@ fn syntax_problem(error: &serde_saphyr::Error) -> Problem {
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => (
-            "the file is too deep or too large for a configuration",
-            "check that it is the right file",
-        ),
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            ("the file is too deep or too large for a configuration", "check that it is the right file")
+        }
         Error::UnknownAnchor { .. } => ("`*` begins a reference to an anchor that does not exist", QUOTES),
         Error::ExternalMessage { source, .. } => match source.as_ref() {
             ExternalMessageSource::Parser(error) => return scan_problem(error.kind(), position),
             _ => ("not valid YAML", QUOTES),
         },
-        _ => (
-            "not valid YAML: this value does not fit its tag or its place",
-            QUOTES,
-        ),
+        _ => ("not valid YAML: this value does not fit its tag or its place", QUOTES),
     };
-    Problem {
-        position: Some(position),
-        path: String::new(),
-        what: what.to_owned(),
-        fix: fix.to_owned(),
-    }
+    Problem { position: Some(position), path: String::new(), what: what.to_owned(), fix: fix.to_owned() }
 }
 
 fn scan_problem(kind: &ErrorKind, position: Position) -> Problem {
@@ -270,10 +241,9 @@ fn scan_problem(kind: &ErrorKind, position: Position) -> Problem {
         ErrorKind::TabInIndentation
         | ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInPlainScalar => (
-            "not valid YAML: a tab stands where only spaces may".to_owned(),
-            "indent with spaces",
-        ),
+        | ErrorKind::TabInPlainScalar => {
+            ("not valid YAML: a tab stands where only spaces may".to_owned(), "indent with spaces")
+        }
         ErrorKind::Custom(_) | ErrorKind::InputIo { .. } | ErrorKind::InputDecoding { .. } => {
             ("not valid YAML".to_owned(), "check this line and the one above")
         }
@@ -283,10 +253,5 @@ fn scan_problem(kind: &ErrorKind, position: Position) -> Problem {
             "check this line and the one above: indentation, quotes, brackets",
         ),
     };
-    Problem {
-        position: Some(position),
-        path: String::new(),
-        what,
-        fix: fix.to_owned(),
-    }
+    Problem { position: Some(position), path: String::new(), what, fix: fix.to_owned() }
 }

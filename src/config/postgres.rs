@@ -11,11 +11,7 @@ use super::settings::{MigrateMode, PostgresSettings};
 use super::tls;
 use super::url::{PostgresUrl, host_complaint};
 
-const PORT: Limits<u32> = Limits {
-    least: 1,
-    most: 65_535,
-    why: "TCP has no other ports",
-};
+const PORT: Limits<u32> = Limits { least: 1, most: 65_535, why: "TCP has no other ports" };
 
 /// Reads the section. Relative paths start at `folder`.
 pub(super) fn read(
@@ -25,11 +21,7 @@ pub(super) fn read(
     report: &mut Report,
 ) -> Option<PostgresSettings> {
     let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let given = Given {
-        postgres,
-        url: read_url(postgres, report),
-        environment: &environment,
-    };
+    let given = Given { postgres, url: read_url(postgres, report), environment: &environment };
 
     let host = given.text("host", |url| url.host.clone(), "PGHOST", report);
     let host = host.and_then(|host| host.or_else(|| given.missing("host", "PGHOST", report)));
@@ -47,10 +39,7 @@ pub(super) fn read(
 
     let tls = tls::read(&given, host.as_deref(), folder, report);
     let migrate = match postgres.get("migrate") {
-        Some(field) => field.choice(
-            &[("auto", MigrateMode::Auto), ("manual", MigrateMode::Manual)],
-            report,
-        ),
+        Some(field) => field.choice(&[("auto", MigrateMode::Auto), ("manual", MigrateMode::Manual)], report),
         None => Some(MigrateMode::default()),
     };
     given.url.as_ref().ok()?;
@@ -83,7 +72,7 @@ fn read_url(postgres: &Section<'_>, report: &mut Report) -> Result<PostgresUrl, 
 pub(super) struct Given<'f, 'a> {
     pub(super) postgres: &'f Section<'a>,
     pub(super) url: Result<PostgresUrl, BadUrl>,
-    environment: &'f dyn Fn(&str) -> Option<String>,
+    pub(super) environment: &'f dyn Fn(&str) -> Option<String>,
 }
 
 impl Given<'_, '_> {
@@ -132,10 +121,7 @@ impl Given<'_, '_> {
     }
 
     fn missing(&self, key: &str, variable: &str, report: &mut Report) -> Option<String> {
-        let fix = format!(
-            "add it, or name it in `url`, or set the environment variable {}",
-            quote(variable)
-        );
+        let fix = format!("add it, or name it in `url`, or set the environment variable {}", quote(variable));
         report.add(self.postgres.at, &join(&self.postgres.path, key), "missing", fix);
         None
     }
@@ -143,11 +129,7 @@ impl Given<'_, '_> {
 
 /// Reports a key that says something else than the URL.
 pub(super) fn contradiction(field: &Field<'_>, report: &mut Report) {
-    field.complain(
-        report,
-        "contradicts `url`, which says something else",
-        "keep one of them",
-    );
+    field.complain(report, "contradicts `url`, which says something else", "keep one of them");
 }
 
 fn read_port(given: &Given<'_, '_>, report: &mut Report) -> Option<u16> {

@@ -46,16 +46,8 @@ pub struct ConfigError {
 impl ConfigError {
     /// A problem of the file as a whole.
     pub(super) fn whole_file(file: &str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        let problem = Problem {
-            position: None,
-            path: String::new(),
-            what: what.into(),
-            fix: fix.into(),
-        };
-        Self {
-            file: file.to_owned(),
-            problems: vec![problem],
-        }
+        let problem = Problem { position: None, path: String::new(), what: what.into(), fix: fix.into() };
+        Self { file: file.to_owned(), problems: vec![problem] }
     }
 
     fn lines(&self) -> String {
@@ -91,12 +83,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn add(&mut self, at: Position, path: &str, what: impl Into<String>, fix: impl Into<String>) {
-        let problem = Problem {
-            position: Some(at),
-            path: path.to_owned(),
-            what: what.into(),
-            fix: fix.into(),
-        };
+        let problem =
+            Problem { position: Some(at), path: path.to_owned(), what: what.into(), fix: fix.into() };
         self.problems.push(problem);
     }
 
@@ -105,15 +93,10 @@ impl Report {
         self.problems.sort_by_key(|problem| problem.position);
         match value {
             Some(value) if self.problems.is_empty() => Ok(value),
-            _ if self.problems.is_empty() => Err(ConfigError::whole_file(
-                file,
-                "could not be understood",
-                "please report this as a bug",
-            )),
-            _ => Err(ConfigError {
-                file: file.to_owned(),
-                problems: self.problems,
-            }),
+            _ if self.problems.is_empty() => {
+                Err(ConfigError::whole_file(file, "could not be understood", "please report this as a bug"))
+            }
+            _ => Err(ConfigError { file: file.to_owned(), problems: self.problems }),
         }
     }
 }
@@ -132,9 +115,7 @@ pub(super) fn quote(text: &str) -> String {
 /// A key for a message. A key that is no plain word is cut at its first odd character: `password:hunter2`,
 /// with the space forgotten, is one key to YAML.
 pub(super) fn plain_key(key: &str) -> String {
-    let end = key
-        .find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)))
-        .unwrap_or(key.len());
+    let end = key.find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c))).unwrap_or(key.len());
     let mut shown: String = key.chars().take(key[..end].chars().count().min(64)).collect();
     if shown.len() < key.len() {
         shown.push('…');

@@ -30,11 +30,7 @@ impl Field<'_> {
             return None;
         }
         // What does not even fit an i128 is as far out of range as anything.
-        let beyond = if scalar.text.starts_with('-') {
-            i128::MIN
-        } else {
-            i128::MAX
-        };
+        let beyond = if scalar.text.starts_with('-') { i128::MIN } else { i128::MAX };
         let number = scalar.text.parse::<i128>().unwrap_or(beyond);
         let number = u32::try_from(number).ok();
         self.within(number, limits, |number| number.to_string(), report)
@@ -49,11 +45,7 @@ impl Field<'_> {
         } else {
             let Ok(size) = scalar.text.parse::<ByteSize>() else {
                 let what = format!("{} is no size", self.quoted());
-                self.complain(
-                    report,
-                    what,
-                    "write a number and a unit, such as `8MiB` or `500kB`",
-                );
+                self.complain(report, what, "write a number and a unit, such as `8MiB` or `500kB`");
                 return None;
             };
             usize::try_from(size.as_u64()).ok()
@@ -67,11 +59,7 @@ impl Field<'_> {
         let scalar = self.scalar("a duration", report)?;
         let shown = |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         if scalar.text.parse::<f64>().is_ok() {
-            let fix = if self.is_hidden() {
-                FORM.to_owned()
-            } else {
-                add_a_unit(&scalar.text)
-            };
+            let fix = if self.is_hidden() { FORM.to_owned() } else { add_a_unit(&scalar.text) };
             self.complain(report, format!("{} has no unit", self.quoted()), fix);
             return None;
         }
@@ -100,11 +88,7 @@ impl Field<'_> {
         let value = value.filter(|value| (limits.least..=limits.most).contains(value));
         if value.is_none() {
             let what = format!("{} is out of range: {}", self.quoted(), limits.why);
-            self.complain(
-                report,
-                what,
-                format!("give {} to {}", shown(limits.least), shown(limits.most)),
-            );
+            self.complain(report, what, format!("give {} to {}", shown(limits.least), shown(limits.most)));
         }
         value
     }
@@ -117,10 +101,7 @@ fn is_whole(text: &str) -> bool {
 
 /// `-` before a digit. It is a number out of range, not a spelling nobody knows.
 fn is_negative(scalar: &Scalar) -> bool {
-    scalar
-        .text
-        .strip_prefix('-')
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    scalar.text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn add_a_unit(number: &str) -> String {
@@ -130,11 +111,6 @@ fn add_a_unit(number: &str) -> String {
 /// A size in the largest unit that says it exactly.
 fn exact_size(bytes: usize) -> String {
     const UNITS: &[(usize, &str)] = &[(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = UNITS
-        .iter()
-        .find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size));
-    unit.map_or_else(
-        || format!("{bytes}B"),
-        |(size, name)| format!("{}{name}", bytes / size),
-    )
+    let unit = UNITS.iter().find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{bytes}B"), |(size, name)| format!("{}{name}", bytes / size))
 }

@@ -36,10 +36,7 @@ pub struct SecretStore(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Environment,
-    File {
-        name: String,
-        values: BTreeMap<String, Secret>,
-    },
+    File { name: String, values: BTreeMap<String, Secret> },
 }
 
 impl SecretStore {
@@ -68,10 +65,7 @@ impl SecretStore {
         let mut values: BTreeMap<String, Secret> = BTreeMap::new();
         let mut lines: BTreeMap<String, u32> = BTreeMap::new();
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-            let at = Position {
-                line: number,
-                column: 1,
-            };
+            let at = Position { line: number, column: 1 };
             if line.trim().is_empty() || line.trim_start().starts_with('#') {
                 continue;
             }
@@ -96,10 +90,7 @@ impl SecretStore {
                 values.insert(name.to_owned(), Secret::new(value));
             }
         }
-        let source = Source::File {
-            name: file.to_owned(),
-            values,
-        };
+        let source = Source::File { name: file.to_owned(), values };
         report.finish(file, Some(Self(source)))
     }
 
@@ -113,10 +104,7 @@ impl SecretStore {
             Source::Environment => (
                 environment(name).map(Secret::new),
                 "the environment".to_owned(),
-                format!(
-                    "set the variable {}, or pass a file with `--secrets`",
-                    quote(name)
-                ),
+                format!("set the variable {}, or pass a file with `--secrets`", quote(name)),
             ),
             Source::File { name: file, values } => (
                 values.get(name).cloned(),
@@ -125,10 +113,9 @@ impl SecretStore {
             ),
         };
         match found {
-            Some(secret) if secret.expose().is_empty() => Err((
-                format!("the secret {} is empty in {place}", quote(name)),
-                "give it a value".to_owned(),
-            )),
+            Some(secret) if secret.expose().is_empty() => {
+                Err((format!("the secret {} is empty in {place}", quote(name)), "give it a value".to_owned()))
+            }
             Some(secret) => Ok(secret),
             None => Err((format!("the secret {} is not in {place}", quote(name)), fix)),
         }
@@ -141,9 +128,7 @@ pub(super) const NAME_FORM: &str = "use letters, digits and `_`, beginning with 
 /// Whether a secret may be called `name`.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let mut characters = name.chars();
-    characters
-        .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+    characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -154,10 +139,7 @@ pub(super) fn read_text(path: &Path, fix: &str) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::whole_file(&name, format!("cannot be read: {error}"), fix))?;
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..offset]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
         ConfigError::whole_file(
             &name,
             format!("is not UTF-8: line {line} holds other bytes"),

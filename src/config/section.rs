@@ -25,19 +25,9 @@ impl<'a> Section<'a> {
         schema: &'static str,
         report: &mut Report,
     ) -> Option<Self> {
-        let mut section = Self {
-            path: path.to_owned(),
-            at,
-            fields: Vec::new(),
-            schema,
-            suspected: Vec::new(),
-        };
-        let field = Field {
-            path: path.to_owned(),
-            key_at: at,
-            node,
-            hidden: false,
-        };
+        let mut section =
+            Self { path: path.to_owned(), at, fields: Vec::new(), schema, suspected: Vec::new() };
+        let field = Field { path: path.to_owned(), key_at: at, node, hidden: false };
         let known = keys::known_under(schema);
         for (key, field) in field.entries(Key::Known, report)? {
             if let Some((what, fix)) = keys::refusal(&join(schema, &key)) {
@@ -51,10 +41,7 @@ impl<'a> Section<'a> {
                 let fix = if key.contains(':') {
                     "put a space after the `:`".to_owned()
                 } else {
-                    near.map_or_else(
-                        || keys::advice(schema, &key),
-                        |near| format!("did you mean `{near}`?"),
-                    )
+                    near.map_or_else(|| keys::advice(schema, &key), |near| format!("did you mean `{near}`?"))
                 };
                 report.add(field.key_at, &field.path, "unknown key", fix);
             } else {
@@ -66,14 +53,8 @@ impl<'a> Section<'a> {
 
     /// The value of `key`, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<&Field<'a>> {
-        debug_assert!(
-            keys::known_under(self.schema).contains(&key),
-            "{key} is not among the known keys"
-        );
-        self.fields
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, field)| field)
+        debug_assert!(keys::known_under(self.schema).contains(&key), "{key} is not among the known keys");
+        self.fields.iter().find(|(name, _)| name == key).map(|(_, field)| field)
     }
 
     /// The value of `key`, which has to be there.

@@ -37,7 +37,7 @@ pub struct KafkaSettings {
     pub topics: Vec<String>,
     /// The consumer group.
     pub group_id: String,
-    /// Where a partition with no stored offset begins.
+    /// Where a partition with no stored offset begins, when nothing of its topic was read before.
     pub start: StartAt,
     /// Further librdkafka properties, none of which the connector sets itself. A value may be a secret.
     pub properties: BTreeMap<String, Secret>,
@@ -119,7 +119,8 @@ pub struct TableSettings {
 pub struct BatchSettings {
     /// Records, 1 to 100,000.
     pub max_rows: usize,
-    /// Bytes of payload, 64 KiB to 256 MiB.
+    /// Bytes that rows and rejected records take in memory, after decoding; also the largest payload of a
+    /// single record. 64 KiB to 256 MiB.
     pub max_bytes: usize,
     /// The longest that a record waits for others, 1 ms to 60 s.
     pub max_wait: Duration,

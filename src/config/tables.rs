@@ -6,11 +6,8 @@ use super::quantity::Limits;
 use super::section::Section;
 use super::settings::TableSettings;
 
-const DIMENSIONS: Limits<u32> = Limits {
-    least: 1,
-    most: 16_000,
-    why: "a pgvector column holds between 1 and 16000 dimensions",
-};
+const DIMENSIONS: Limits<u32> =
+    Limits { least: 1, most: 16_000, why: "a pgvector column holds between 1 and 16000 dimensions" };
 
 /// Reads the tables in file order: the first takes records that name none.
 pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<TableSettings>> {
@@ -28,23 +25,13 @@ pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<T
             report.add(field.key_at, &field.path, what, fix);
             good = false;
         }
-        match Section::open(
-            field.node,
-            &field.path,
-            field.key_at,
-            "embedsink.tables.*",
-            report,
-        )
-        .and_then(|table| {
-            table
-                .require(
-                    "dimensions",
-                    "say how long its vectors are, such as `384`",
-                    report,
-                )?
-                .count(&DIMENSIONS, report)
-        })
-        .and_then(|dimensions| u16::try_from(dimensions).ok())
+        match Section::open(field.node, &field.path, field.key_at, "embedsink.tables.*", report)
+            .and_then(|table| {
+                table
+                    .require("dimensions", "say how long its vectors are, such as `384`", report)?
+                    .count(&DIMENSIONS, report)
+            })
+            .and_then(|dimensions| u16::try_from(dimensions).ok())
         {
             Some(dimensions) => tables.push(TableSettings { name, dimensions }),
             None => good = false,
@@ -57,24 +44,12 @@ fn name_complaint(name: &str) -> Option<(String, &'static str)> {
     if name.is_empty() {
         Some(("a table needs a name".to_owned(), "give one"))
     } else if name.contains('\0') {
-        Some((
-            "the table's name holds a NUL, which PostgreSQL cannot store".to_owned(),
-            "remove it",
-        ))
+        Some(("the table's name holds a NUL, which PostgreSQL cannot store".to_owned(), "remove it"))
     } else if name.len() > 63 {
-        Some((
-            format!("PostgreSQL would cut the name {} to 63 bytes", quote(name)),
-            "shorten it",
-        ))
+        Some((format!("PostgreSQL would cut the name {} to 63 bytes", quote(name)), "shorten it"))
     } else if name.contains('.') {
-        let what = format!(
-            "{} names a schema, and tables are found through the search path",
-            quote(name)
-        );
-        Some((
-            what,
-            "name the table alone; the role's `search_path` says in which schema it is",
-        ))
+        let what = format!("{} names a schema, and tables are found through the search path", quote(name));
+        Some((what, "name the table alone; the role's `search_path` says in which schema it is"))
     } else {
         None
     }

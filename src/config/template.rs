@@ -21,11 +21,7 @@ impl Secrets<'_> {
     pub(super) fn put_into(&self, node: &mut Node, path: &str, report: &mut Report) {
         if let Some(name) = map_form(&node.value) {
             node.value = match self.value_of(name) {
-                Ok(text) => Value::Scalar(Scalar {
-                    text,
-                    kind: Kind::Text,
-                    tainted: true,
-                }),
+                Ok(text) => Value::Scalar(Scalar { text, kind: Kind::Text, tainted: true }),
                 Err((what, fix)) => {
                     report.add(node.at, path, what, fix);
                     Value::Unresolved
@@ -35,13 +31,7 @@ impl Secrets<'_> {
         }
         match &mut node.value {
             Value::Scalar(scalar) if scalar.text.contains(OPEN) => match self.fill(&scalar.text) {
-                Ok(text) => {
-                    *scalar = Scalar {
-                        text,
-                        kind: Kind::Text,
-                        tainted: true,
-                    }
-                }
+                Ok(text) => *scalar = Scalar { text, kind: Kind::Text, tainted: true },
                 Err((what, fix)) => {
                     report.add(node.at, path, what, fix);
                     node.value = Value::Unresolved;
@@ -55,11 +45,7 @@ impl Secrets<'_> {
             Value::Mapping(entries) => {
                 for Entry { key, node, .. } in entries {
                     let key = plain_key(&key.replace('_', "-"));
-                    let path = if path.is_empty() {
-                        key
-                    } else {
-                        format!("{path}.{key}")
-                    };
+                    let path = if path.is_empty() { key } else { format!("{path}.{key}") };
                     self.put_into(node, &path, report);
                 }
             }
@@ -72,10 +58,7 @@ impl Secrets<'_> {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once(OPEN) {
             let Some((inside, tail)) = after.split_once(CLOSE) else {
-                return Err((
-                    "`${{` has no `}}`".to_owned(),
-                    "write `${{ secrets.NAME }}`".to_owned(),
-                ));
+                return Err(("`${{` has no `}}`".to_owned(), "write `${{ secrets.NAME }}`".to_owned()));
             };
             let Some(name) = inside.trim().strip_prefix("secrets.") else {
                 let what = "`${{ … }}` names no secret".to_owned();
@@ -91,18 +74,13 @@ impl Secrets<'_> {
 
     fn value_of(&self, name: &str) -> Result<String, (String, String)> {
         if !is_secret_name(name) {
-            return Err((
-                "the name of the secret is badly formed".to_owned(),
-                NAME_FORM.to_owned(),
-            ));
+            return Err(("the name of the secret is badly formed".to_owned(), NAME_FORM.to_owned()));
         }
         if !self.declared.contains(name) {
             let fix = format!("add `- name: {name}` to `meta.secrets`");
             return Err((format!("the secret `{name}` is not declared"), fix));
         }
-        self.store
-            .get(name, self.environment)
-            .map(|secret| secret.expose().to_owned())
+        self.store.get(name, self.environment).map(|secret| secret.expose().to_owned())
     }
 }
 

@@ -32,10 +32,7 @@ fn read(text: &str) -> Result<Settings, ConfigError> {
 
 fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let environment = |name: &str| {
-        variables
-            .iter()
-            .find(|(variable, _)| *variable == name)
-            .map(|(_, value)| (*value).to_owned())
+        variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     };
     Settings::from_yaml("c.yaml", text, &SecretStore::environment(), &environment)
 }
@@ -68,11 +65,7 @@ fn with_keys(lines: &str) -> String {
 fn problems(text: &str) -> Vec<String> {
     match read(text) {
         Ok(_) => Vec::new(),
-        Err(error) => error
-            .problems
-            .iter()
-            .map(|problem| problem.to_string()[1..].to_owned())
-            .collect(),
+        Err(error) => error.problems.iter().map(|problem| problem.to_string()[1..].to_owned()).collect(),
     }
 }
 
@@ -117,16 +110,10 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             database: "embeddings_db".to_owned(),
             user: "postgres".to_owned(),
             password: None,
-            tls: TlsSettings {
-                mode: TlsMode::Disable,
-                ca_file: None,
-            },
+            tls: TlsSettings { mode: TlsMode::Disable, ca_file: None },
             migrate: MigrateMode::Auto,
         },
-        tables: vec![TableSettings {
-            name: "embeddings".to_owned(),
-            dimensions: 384,
-        }],
+        tables: vec![TableSettings { name: "embeddings".to_owned(), dimensions: 384 }],
         batch: BatchSettings {
             max_rows: 2000,
             max_bytes: 8 * 1024 * 1024,
@@ -142,22 +129,11 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
 fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
     for key in keys::KEYS {
         let name = key.rsplit('.').next().unwrap();
-        assert!(
-            REFERENCE.contains(&format!("{name}:")),
-            "connector.yaml does not show {key}"
-        );
+        assert!(REFERENCE.contains(&format!("{name}:")), "connector.yaml does not show {key}");
     }
-    let defaults = [
-        "start: beginning",
-        "migrate: auto",
-        "max-rows: 2000",
-        "max-bytes: 8MiB",
-        "max-wait: 200ms",
-    ];
-    for line in defaults
-        .into_iter()
-        .chain(["tolerance: data", "shutdown-timeout: 25s"])
-    {
+    let defaults =
+        ["start: beginning", "migrate: auto", "max-rows: 2000", "max-bytes: 8MiB", "max-wait: 200ms"];
+    for line in defaults.into_iter().chain(["tolerance: data", "shutdown-timeout: 25s"]) {
         assert!(
             REFERENCE.contains(&format!("# {line}")) || REFERENCE.contains(&format!("#   {line}")),
             "{line}"
@@ -172,28 +148,18 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
 fn uncommented() -> String {
     let uncomment = |line: &str| {
         let is_key = line.starts_with(' ') && line.trim_start().starts_with("# ");
-        if is_key {
-            line.replacen("# ", "", 1)
-        } else {
-            line.to_owned()
-        }
+        if is_key { line.replacen("# ", "", 1) } else { line.to_owned() }
     };
     REFERENCE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_commented_keys_of_the_reference_file_are_right_too() {
-    let text = uncommented().replace(
-        "- name: POSTGRES_PASSWORD",
-        "- name: POSTGRES_PASSWORD\n    - name: KAFKA_PASSWORD",
-    );
+    let text = uncommented()
+        .replace("- name: POSTGRES_PASSWORD", "- name: POSTGRES_PASSWORD\n    - name: KAFKA_PASSWORD");
     let secrets = SecretStore::from_text("s", "POSTGRES_PASSWORD=a\nKAFKA_PASSWORD=b").unwrap();
     let error = Settings::from_yaml("c.yaml", &text, &secrets, &no_environment).unwrap_err();
-    let found: Vec<&str> = error
-        .problems
-        .iter()
-        .map(|problem| problem.path.as_str())
-        .collect();
+    let found: Vec<&str> = error.problems.iter().map(|problem| problem.path.as_str()).collect();
     // Nothing but the example file is missing.
     assert_eq!(found, ["embedsink.sink.postgres.tls.ca-file"], "{error}");
 }
@@ -227,16 +193,13 @@ fn all_problems_are_reported_together_and_in_file_order() {
 embedsink:
   shutdown-timeout: 5
   tables: {a: {dimensions: 0}, a: {dimensions: 1}}
-  source: {kafka: {topics: ['', a, a], start: now}}
+  source: {kafka: {topics: ['', a, a], start: now, properties: {sesion.timeout.ms: 1, check.crcs: x}}}
   sink: {postgres: {password: '${{ secrets.X }}', port: x, tls: {mode: none, ca-file: no}}}
 meta: {name: a b, topic: 'a b'}
 ";
     let error = read(text).unwrap_err();
-    let found: Vec<(u32, &str)> = error
-        .problems
-        .iter()
-        .map(|p| (p.position.unwrap().line, p.path.as_str()))
-        .collect();
+    let found: Vec<(u32, &str)> =
+        error.problems.iter().map(|p| (p.position.unwrap().line, p.path.as_str())).collect();
     let expected = [
         (2, "embedsink.shutdown-timeout"),
         (3, "embedsink.tables.a.dimensions"),
@@ -245,6 +208,8 @@ meta: {name: a b, topic: 'a b'}
         (4, "embedsink.source.kafka.topics[0]"),
         (4, "embedsink.source.kafka.topics[2]"),
         (4, "embedsink.source.kafka.start"),
+        (4, "embedsink.source.kafka.properties.sesion.timeout.ms"),
+        (4, "embedsink.source.kafka.properties.check.crcs"),
         (5, "embedsink.sink.postgres.host"),
         (5, "embedsink.sink.postgres.database"),
         (5, "embedsink.sink.postgres.user"),
@@ -256,10 +221,7 @@ meta: {name: a b, topic: 'a b'}
         (6, "meta.topic"),
     ];
     assert_eq!(found, expected);
-    assert!(
-        error.to_string().ends_with("\n16 problems; nothing was started"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("\n18 problems; nothing was started"), "{error}");
 }
 
 #[test]
@@ -285,13 +247,11 @@ fn underscores_stand_for_hyphens_in_keys_and_nowhere_else() {
 fn values_that_yaml_would_type_keep_their_spelling() {
     let text = changed(&[
         (META, "name: 1.10, topic: 007, version: 0.1.0"),
-        (
-            POSTGRES,
-            "host: 10.0.0.1, database: on, user: 0x10, password: 0123",
-        ),
+        (POSTGRES, "host: 10.0.0.1, database: on, user: 0x10, password: 0123"),
         (
             KAFKA,
-            "bootstrap-servers: a:1, properties: {a: true, b: 1e3, c: 1.50, d: no, e: '~', f: .inf}",
+            "bootstrap-servers: a:1, properties: {check.crcs: true, client.id: 1e3, client.rack: 1.50, \
+             group.instance.id: no, sasl.password: '~', sasl.username: .inf}",
         ),
         ("embeddings: {", "2024: {"),
     ]);
@@ -309,11 +269,7 @@ fn values_that_yaml_would_type_keep_their_spelling() {
 #[test]
 fn sizes_and_durations_are_read_with_their_units() {
     let read_batch = |size: &str, wait: &str| {
-        read(&with_keys(&format!(
-            "  batch: {{max-bytes: {size}, max-wait: {wait}}}"
-        )))
-        .unwrap()
-        .batch
+        read(&with_keys(&format!("  batch: {{max-bytes: {size}, max-wait: {wait}}}"))).unwrap().batch
     };
     let sizes = [
         ("8MiB", 8 << 20),
@@ -325,32 +281,19 @@ fn sizes_and_durations_are_read_with_their_units() {
     for (size, bytes) in sizes {
         assert_eq!(read_batch(size, "1s").max_bytes, bytes, "{size}");
     }
-    for (wait, milliseconds) in [
-        ("1ms", 1),
-        ("1s", 1000),
-        ("1s 500ms", 1500),
-        ("1m", 60_000),
-        ("0.5s", 500),
-    ] {
-        assert_eq!(
-            read_batch("8MiB", wait).max_wait,
-            Duration::from_millis(milliseconds),
-            "{wait}"
-        );
+    for (wait, milliseconds) in [("1ms", 1), ("1s", 1000), ("1s 500ms", 1500), ("1m", 60_000), ("0.5s", 500)]
+    {
+        assert_eq!(read_batch("8MiB", wait).max_wait, Duration::from_millis(milliseconds), "{wait}");
     }
 }
 
 #[test]
 fn tables_keep_their_order_and_any_name() {
-    let text = changed(&[(
-        "embeddings: {dimensions: 384}",
-        "z: {dimensions: 1}, 'A b\"c': {dimensions: 16000}",
-    )]);
+    let text =
+        changed(&[("embeddings: {dimensions: 384}", "z: {dimensions: 1}, 'A b\"c': {dimensions: 16000}")]);
     let tables = read(&text).unwrap().tables;
-    let expected = [("z", 1), ("A b\"c", 16_000)].map(|(name, dimensions)| TableSettings {
-        name: name.to_owned(),
-        dimensions,
-    });
+    let expected = [("z", 1), ("A b\"c", 16_000)]
+        .map(|(name, dimensions)| TableSettings { name: name.to_owned(), dimensions });
     assert_eq!(tables, expected);
 }
 
@@ -377,39 +320,23 @@ fn a_url_and_keys_and_the_environment_fill_each_other_in() {
         ("PGUSER", "eu"),
         ("PGPASSWORD", "ep"),
     ];
-    let read = |keys: &str| {
-        read_with(&changed(&[(POSTGRES, keys)]), &variables)
-            .unwrap()
-            .postgres
-    };
+    let read = |keys: &str| read_with(&changed(&[(POSTGRES, keys)]), &variables).unwrap().postgres;
 
     let from_environment = read("");
-    assert_eq!(
-        (from_environment.host.as_str(), from_environment.port),
-        ("db.example", 6000)
-    );
+    assert_eq!((from_environment.host.as_str(), from_environment.port), ("db.example", 6000));
     assert_eq!(from_environment.password, Some(Secret::new("ep")));
     assert_eq!(from_environment.tls.mode, TlsMode::VerifyFull);
 
     let mixed = read("url: 'postgresql://u%40x:p%2F@[::1]:7000?sslmode=require', database: d");
-    assert_eq!(
-        (mixed.host.as_str(), mixed.port, mixed.user.as_str()),
-        ("::1", 7000, "u@x")
-    );
-    assert_eq!(
-        (mixed.database.as_str(), mixed.password),
-        ("d", Some(Secret::new("p/")))
-    );
+    assert_eq!((mixed.host.as_str(), mixed.port, mixed.user.as_str()), ("::1", 7000, "u@x"));
+    assert_eq!((mixed.database.as_str(), mixed.password), ("d", Some(Secret::new("p/"))));
     assert_eq!(mixed.tls.mode, TlsMode::Require);
 
     let agreeing = read("url: postgres://u:p@h:1/d, host: h, port: 1, database: d, user: u, password: p");
     assert_eq!(agreeing.host, "h");
 
     let socket = read("url: 'postgres://u@%2Frun%2Fpg/d'");
-    assert_eq!(
-        (socket.host.as_str(), socket.tls.mode),
-        ("/run/pg", TlsMode::Disable)
-    );
+    assert_eq!((socket.host.as_str(), socket.tls.mode), ("/run/pg", TlsMode::Disable));
 }
 
 #[test]
@@ -419,17 +346,10 @@ fn a_bad_environment_is_a_problem_and_an_empty_variable_is_none() {
     let error = read_with(&text, &variables).unwrap_err();
     assert_eq!(error.problems.len(), 2, "{error}");
     assert!(
-        error
-            .to_string()
-            .contains("from the environment variable `PGHOST`: it names several servers"),
+        error.to_string().contains("from the environment variable `PGHOST`: it names several servers"),
         "{error}"
     );
-    assert!(
-        error
-            .to_string()
-            .contains("the environment variable `PGPORT` is no port"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("the environment variable `PGPORT` is no port"), "{error}");
     let error = read_with(&text, &[("PGHOST", "")]).unwrap_err();
     assert_eq!(error.problems[0].what, "missing");
 }
@@ -449,6 +369,91 @@ fn tls_is_verified_unless_the_host_is_local_or_the_user_says_otherwise() {
 }
 
 #[test]
+fn the_tls_mode_of_the_environment_counts_where_neither_key_nor_url_gives_one() {
+    let mode = |keys: &str, word: &str| {
+        let text = changed(&[(POSTGRES, keys)]);
+        read_with(&text, &[("PGSSLMODE", word)]).map(|settings| settings.postgres.tls.mode)
+    };
+    let server = "host: h, database: d, user: u";
+    for (word, expected) in [
+        ("disable", TlsMode::Disable),
+        ("require", TlsMode::Require),
+        ("verify-ca", TlsMode::VerifyCa),
+        ("verify-full", TlsMode::VerifyFull),
+        ("", TlsMode::VerifyFull),
+    ] {
+        assert_eq!(mode(server, word).unwrap(), expected, "{word}");
+    }
+    assert_eq!(mode(POSTGRES, "require").unwrap(), TlsMode::Require);
+    // Whatever it says, the file comes first.
+    for word in ["require", "prefer", "nonsense"] {
+        assert_eq!(mode("url: 'postgres://u@h/d?sslmode=verify-ca'", word).unwrap(), TlsMode::VerifyCa);
+        assert_eq!(mode(&format!("{server}, tls: {{mode: disable}}"), word).unwrap(), TlsMode::Disable);
+    }
+    for (keys, word, complaint) in [
+        (
+            server,
+            "prefer",
+            ":4:10: embedsink.sink.postgres.tls.mode: from the environment variable `PGSSLMODE`: TLS mode `prefer` \
+             falls back to no TLS without a word; give require, verify-ca or verify-full; or disable, for no TLS",
+        ),
+        (
+            server,
+            "allow",
+            ":4:10: embedsink.sink.postgres.tls.mode: from the environment variable `PGSSLMODE`: TLS mode `allow` \
+             uses TLS only where the server insists; give require, verify-ca or verify-full; or disable, for no TLS",
+        ),
+        (
+            server,
+            "on",
+            ":4:10: embedsink.sink.postgres.tls.mode: the environment variable `PGSSLMODE` is no TLS mode; give \
+             disable, require, verify-ca or verify-full",
+        ),
+        (
+            "host: /run, database: d, user: u",
+            "require",
+            ":4:10: embedsink.sink.postgres.tls.mode: from the environment variable `PGSSLMODE`: PostgreSQL speaks \
+             no TLS over a Unix socket; unset it, or name a TCP host",
+        ),
+    ] {
+        let error = mode(keys, word).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        assert_eq!(error.problems[0].to_string(), complaint);
+    }
+}
+
+#[test]
+fn the_guide_and_the_reference_name_the_variables_that_are_read_and_no_others() {
+    let asked = std::cell::RefCell::new(BTreeSet::new());
+    let environment = |name: &str| {
+        asked.borrow_mut().insert(name.to_owned());
+        None
+    };
+    let text = changed(&[(POSTGRES, "")]);
+    Settings::from_yaml("c.yaml", &text, &SecretStore::environment(), &environment).unwrap_err();
+    for document in [GUIDE, REFERENCE] {
+        let words = document.split(|c: char| !c.is_ascii_uppercase());
+        let named: BTreeSet<String> =
+            words.filter(|word| word.starts_with("PG")).map(str::to_owned).collect();
+        assert_eq!(named, *asked.borrow());
+    }
+}
+
+#[test]
+fn the_guide_says_what_start_and_max_bytes_really_mean() {
+    let guide = GUIDE.split_whitespace().collect::<Vec<_>>().join(" ");
+    let too_large = crate::reject::RejectReason::TooLarge;
+    for sentence in [
+        "`start: end` counts only for a topic that this connector has not read before.",
+        "A partition that is added to the topic later begins at its beginning",
+        "or its rows and rejected records take this many bytes in memory",
+        &format!("a single record whose payload is larger is refused as `{too_large}`"),
+    ] {
+        assert!(guide.contains(sentence), "{sentence}");
+    }
+}
+
+#[test]
 fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
     let folder = Folder::new("ca");
     folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
@@ -458,32 +463,22 @@ fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
         Settings::from_file(&path, None)
     };
     let tls = load("ca-file: ca.pem").unwrap().postgres.tls;
-    assert_eq!(
-        tls,
-        TlsSettings {
-            mode: TlsMode::VerifyFull,
-            ca_file: Some(folder.0.join("ca.pem"))
-        }
-    );
-    assert_eq!(
-        load("mode: verify-ca, ca-file: ca.pem")
-            .unwrap()
-            .postgres
-            .tls
-            .mode,
-        TlsMode::VerifyCa
-    );
+    assert_eq!(tls, TlsSettings { mode: TlsMode::VerifyFull, ca_file: Some(folder.0.join("ca.pem")) });
+    assert_eq!(load("mode: verify-ca, ca-file: ca.pem").unwrap().postgres.tls.mode, TlsMode::VerifyCa);
     for mode in ["disable", "require"] {
         let error = load(&format!("mode: {mode}, ca-file: ca.pem")).unwrap_err();
-        assert_eq!(
-            error.problems[0].what,
-            "contradicts the TLS mode, which verifies no certificate"
-        );
+        assert_eq!(error.problems[0].what, "contradicts the TLS mode, which verifies no certificate");
     }
+    let path = folder.write("c.yaml", with_postgres("tls: {ca-file: ca.pem}"));
+    let text = fs::read_to_string(&path).unwrap();
+    let environment = |name: &str| (name == "PGSSLMODE").then(|| "require".to_owned());
+    let name = path.display().to_string();
+    let error = Settings::from_yaml(&name, &text, &SecretStore::environment(), &environment).unwrap_err();
     assert_eq!(
-        load("ca-file: key.txt").unwrap_err().problems[0].what,
-        "`key.txt` holds no PEM certificate"
+        error.problems[0].what,
+        "contradicts the environment variable `PGSSLMODE`, which verifies no certificate"
     );
+    assert_eq!(load("ca-file: key.txt").unwrap_err().problems[0].what, "`key.txt` holds no PEM certificate");
 }
 
 #[test]
@@ -491,46 +486,23 @@ fn secrets_are_put_in_after_yaml_so_that_no_value_can_inject_any() {
     let declared = "name: docs, topic: embeddings, secrets: [{name: PW}, {name: HOST}]";
     let text = changed(&[
         (META, declared),
-        (
-            POSTGRES,
-            "host: 'db.${{secrets.HOST}}', database: d, user: u, password: {secret: {name: PW}}",
-        ),
-        (
-            KAFKA,
-            "bootstrap-servers: a:1, properties: {sasl.password: '${{ secrets.PW }}!'}",
-        ),
+        (POSTGRES, "host: 'db.${{secrets.HOST}}', database: d, user: u, password: {secret: {name: PW}}"),
+        (KAFKA, "bootstrap-servers: a:1, properties: {sasl.password: '${{ secrets.PW }}!'}"),
     ]);
-    for value in [
-        "x\"}, user: root, y: {z",
-        "a: b # c",
-        "*a",
-        "line\nuser: root",
-        "${{ secrets.HOST }}",
-        "'",
-        "~",
-    ] {
+    for value in
+        ["x\"}, user: root, y: {z", "a: b # c", "*a", "line\nuser: root", "${{ secrets.HOST }}", "'", "~"]
+    {
         let settings = read_with(&text, &[("PW", value), ("HOST", "example")]).unwrap();
-        assert_eq!(
-            settings.postgres.password.as_ref().map(Secret::expose),
-            Some(value)
-        );
-        assert_eq!(
-            (settings.postgres.user.as_str(), settings.postgres.host.as_str()),
-            ("u", "db.example")
-        );
-        assert_eq!(
-            settings.source.properties["sasl.password"].expose(),
-            format!("{value}!")
-        );
+        assert_eq!(settings.postgres.password.as_ref().map(Secret::expose), Some(value));
+        assert_eq!((settings.postgres.user.as_str(), settings.postgres.host.as_str()), ("u", "db.example"));
+        assert_eq!(settings.source.properties["sasl.password"].expose(), format!("{value}!"));
     }
 }
 
 #[test]
 fn a_secret_may_stand_where_a_number_is_wanted() {
-    let text = changed(&[
-        (META, "name: docs, topic: t, secrets: [{name: N}]"),
-        ("384", "'${{ secrets.N }}'"),
-    ]);
+    let text =
+        changed(&[(META, "name: docs, topic: t, secrets: [{name: N}]"), ("384", "'${{ secrets.N }}'")]);
     assert_eq!(read_with(&text, &[("N", "12")]).unwrap().tables[0].dimensions, 12);
 }
 
@@ -540,19 +512,11 @@ fn a_secret_that_is_missing_or_empty_is_named_but_not_shown() {
         .replace("localhost/db", "localhost/db, password: '${{ secrets.PW }}'");
     let what = |store: &SecretStore, variables: &[(&str, &str)]| {
         let environment = |name: &str| {
-            variables
-                .iter()
-                .find(|(variable, _)| *variable == name)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
         };
         let error = Settings::from_yaml("c.yaml", &text, store, &environment).unwrap_err();
         let problem = &error.problems[0];
-        format!(
-            "{}: {}; {}",
-            problem.position.unwrap().line,
-            problem.what,
-            problem.fix
-        )
+        format!("{}: {}; {}", problem.position.unwrap().line, problem.what, problem.fix)
     };
     let environment = SecretStore::environment();
     let file = SecretStore::from_text("s.txt", "OTHER=1\n").unwrap();
@@ -598,6 +562,9 @@ fn no_message_and_no_debug_shows_a_secret() {
         "source: {kafka: {start: SECRET}}",
         "source: {kafka: {properties: {sasl.password: [SECRET]}}}",
         "source: {kafka: {properties: {isolation.level: SECRET}}}",
+        "source: {kafka: {properties: {session.timeout.ms: SECRET}}}",
+        "source: {kafka: {properties: {security.protocol: SECRET}}}",
+        "source: {kafka: {properties: {sesion.timeout.ms: SECRET}}}",
         "source: {kafka: SECRET}",
         "sink: {postgres: {url: SECRET}}",
         "sink: {postgres: {password: SECRET, url: 'postgres://u:other@h/d'}}",
@@ -611,10 +578,7 @@ fn no_message_and_no_debug_shows_a_secret() {
         "shutdown-timeout: SECRET",
     ];
     for key in keys {
-        let text = format!(
-            "{declared}embedsink:\n  {}\n",
-            key.replace("SECRET", "'x ${{ secrets.S }}'")
-        );
+        let text = format!("{declared}embedsink:\n  {}\n", key.replace("SECRET", "'x ${{ secrets.S }}'"));
         let error = read_with(&text, &[("S", CANARY)]).unwrap_err();
         assert!(!format!("{error}{error:?}").contains(CANARY), "{key}: {error}");
     }
@@ -639,6 +603,7 @@ fn no_message_and_no_debug_shows_a_secret() {
         "source: {kafka: {bootstrap-servers: 'u:SECRET@h:1'}}",
         "source: {kafka: {properties: {sasl.password:SECRET, a: b}}}",
         "source: {kafka: {properties: {sasl.jaas.config: [SECRET]}}}",
+        "source: {kafka: {properties: {security.protocol: SECRET, client.dns.lookup: SECRET}}}",
         "source: {kafka: {properties: SECRET}}",
     ];
     for key in plain {
@@ -648,10 +613,7 @@ fn no_message_and_no_debug_shows_a_secret() {
     }
     let good = changed(&[
         (POSTGRES, &format!("url: postgres://u:{CANARY}@h/d")),
-        (
-            KAFKA,
-            &format!("{KAFKA}, properties: {{sasl.password: {CANARY}, client.id: {CANARY}}}"),
-        ),
+        (KAFKA, &format!("{KAFKA}, properties: {{sasl.password: {CANARY}, client.id: {CANARY}}}")),
     ]);
     assert!(!format!("{:?}", read(&good).unwrap()).contains(CANARY));
     let store = SecretStore::from_text("s.txt", &format!("S={CANARY}")).unwrap();
@@ -663,10 +625,7 @@ fn anchors_and_merges_work_and_point_to_where_they_are_used() {
     let text = changed(&[("embeddings: {dimensions: 384}", "a: &d {dimensions: 0}, b: *d")]);
     let found = problems(&text);
     assert_eq!(found.len(), 2, "{found:?}");
-    let text = changed(&[(
-        "embeddings: {dimensions: 384}",
-        "a: &d {dimensions: 3}, b: {<<: *d}",
-    )]);
+    let text = changed(&[("embeddings: {dimensions: 384}", "a: &d {dimensions: 3}, b: {<<: *d}")]);
     assert_eq!(read(&text).unwrap().tables[1].dimensions, 3);
 }
 
@@ -693,10 +652,7 @@ fn a_file_that_cannot_be_read_says_why() {
         ("/no/secrets", "check the path after `--secrets`")
     );
     let secrets = folder.write("secrets", "A=1\n");
-    assert_eq!(
-        Settings::from_file(&good, Some(&secrets)).unwrap(),
-        read(MINIMAL).unwrap()
-    );
+    assert_eq!(Settings::from_file(&good, Some(&secrets)).unwrap(), read(MINIMAL).unwrap());
 }
 
 #[test]
@@ -715,9 +671,7 @@ fn damaged_files_neither_panic_nor_show_a_password() {
         .replace("postgres@", &format!("postgres:{CANARY}@"));
     let characters: Vec<char> = ":-[]{}#&*!|>'\"%@`,?~ \n\t\r\0é\u{feff}0a$.<=".chars().collect();
     for round in 0..2000 {
-        let mut text: Vec<char> = if round % 2 == 0 { REFERENCE } else { &everything }
-            .chars()
-            .collect();
+        let mut text: Vec<char> = if round % 2 == 0 { REFERENCE } else { &everything }.chars().collect();
         for _ in 0..random(6) {
             let at = random(text.len());
             match random(4) {

@@ -1,10 +1,10 @@
-//! `embedsink.sink.postgres.tls`, and what the URL says of the same.
+//! `embedsink.sink.postgres.tls`, and what the URL and the environment say of the same.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::field::Field;
+use super::field::{Field, join};
 use super::node::Value;
 use super::postgres::{Given, contradiction};
 use super::problem::Report;
@@ -25,17 +25,19 @@ pub(super) fn read(
     folder: &Path,
     report: &mut Report,
 ) -> Option<TlsSettings> {
-    let tls = given
-        .postgres
-        .section("tls", "embedsink.sink.postgres.tls", report);
+    let tls = given.postgres.section("tls", "embedsink.sink.postgres.tls", report);
     let named = tls.as_ref().map_or(Some(None), |tls| read_mode(tls, report));
     let in_url = read_mode_in_url(given, report);
+    let in_environment = match (&tls, &given.url, &named, &in_url) {
+        (Some(_), Ok(_), Some(None), Some(None)) => read_mode_in_environment(given, report),
+        _ => Some(None),
+    };
     let ca_field = tls.as_ref().and_then(|tls| tls.get("ca-file"));
     let ca_file = match ca_field {
         Some(field) => read_ca_file(field, folder, report).map(Some),
         None => Some(None),
     };
-    let (named, in_url, ca_file) = (named?, in_url?, ca_file?);
+    let (named, in_url, in_environment, ca_file) = (named?, in_url?, in_environment?, ca_file?);
     if let (Some((mode, field)), Some((in_url, _))) = (&named, &in_url)
         && mode != in_url
     {
@@ -44,30 +46,33 @@ pub(super) fn read(
     }
     tls.as_ref()?;
     let (host, named) = (host?, named.or(in_url));
-    let mode = match &named {
-        Some((mode, _)) => *mode,
+    let mode = match named.as_ref().map(|(mode, _)| *mode).or(in_environment) {
+        Some(mode) => mode,
         // Whoever names an authority wants the server verified, wherever it is.
         None if ca_file.is_none() && is_local(host) => TlsMode::Disable,
         None => TlsMode::VerifyFull,
     };
     if host.starts_with('/') && mode != TlsMode::Disable {
-        let field = named.map(|(_, field)| field).or(ca_field)?;
-        field.complain(
-            report,
-            "PostgreSQL speaks no TLS over a Unix socket",
-            "remove it, or name a TCP host",
-        );
+        let what = "PostgreSQL speaks no TLS over a Unix socket";
+        match named.as_ref().map(|(_, field)| *field).or(ca_field) {
+            Some(field) => field.complain(report, what, "remove it, or name a TCP host"),
+            None => complain_of_environment(
+                given,
+                format!("from {VARIABLE}: {what}"),
+                "unset it, or name a TCP host",
+                report,
+            ),
+        }
         return None;
     }
     if let Some(field) = ca_field
         && matches!(mode, TlsMode::Disable | TlsMode::Require)
     {
-        let what = "contradicts the TLS mode, which verifies no certificate";
-        field.complain(
-            report,
-            what,
-            "use `verify-full` or `verify-ca`, or remove the file",
-        );
+        let what = match named {
+            None => format!("contradicts {VARIABLE}, which verifies no certificate"),
+            Some(_) => "contradicts the TLS mode, which verifies no certificate".to_owned(),
+        };
+        field.complain(report, what, "use `verify-full` or `verify-ca`, or remove the file");
         return None;
     }
     Some(TlsSettings { mode, ca_file })
@@ -94,20 +99,38 @@ fn read_mode_in_url<'f, 'a>(given: &Given<'f, 'a>, report: &mut Report) -> Named
     let Some((word, field)) = word.zip(given.postgres.get("url")) else {
         return Some(None);
     };
-    let mode = MODES
-        .iter()
-        .find(|(known, _)| *known == word)
-        .map(|(_, mode)| *mode);
+    let mode = MODES.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode);
     if mode.is_none() {
-        let unknown = (
-            "`sslmode` in the URL is not known",
-            "give disable, require, verify-ca or verify-full",
-        );
+        let unknown = ("`sslmode` in the URL is not known", GIVE_A_MODE);
         let (what, fix) = weak_mode(word).unwrap_or(unknown);
         field.complain(report, what, fix);
     }
     mode.map(|mode| Some((mode, field)))
 }
+
+/// The mode that the environment gives: `None` when it is wrong, `Some(None)` when it gives none.
+fn read_mode_in_environment(given: &Given<'_, '_>, report: &mut Report) -> Option<Option<TlsMode>> {
+    let Some(word) = (given.environment)("PGSSLMODE") else {
+        return Some(None);
+    };
+    let mode = MODES.iter().find(|(known, _)| *known == word).map(|(_, mode)| *mode);
+    if mode.is_none() {
+        let (what, fix) = match weak_mode(&word) {
+            Some((what, fix)) => (format!("from {VARIABLE}: {what}"), fix),
+            None => (format!("{VARIABLE} is no TLS mode"), GIVE_A_MODE),
+        };
+        complain_of_environment(given, what, fix, report);
+    }
+    mode.map(Some)
+}
+
+fn complain_of_environment(given: &Given<'_, '_>, what: String, fix: &str, report: &mut Report) {
+    let path = join(&given.postgres.path, "tls.mode");
+    report.add(given.postgres.at, &path, what, fix);
+}
+
+const VARIABLE: &str = "the environment variable `PGSSLMODE`";
+const GIVE_A_MODE: &str = "give disable, require, verify-ca or verify-full";
 
 /// Why a mode of libpq that depends on the server's mood is refused.
 fn weak_mode(word: &str) -> Option<(&'static str, &'static str)> {
@@ -131,20 +154,12 @@ fn read_ca_file(field: &Field<'_>, folder: &Path, report: &mut Report) -> Option
     let problem = match bytes {
         Err(error) => format!("{} cannot be read: {error}", field.quoted()),
         Ok(None) => format!("{} is no file", field.quoted()),
-        Ok(Some(bytes))
-            if !bytes
-                .windows(CERTIFICATE.len())
-                .any(|window| window == CERTIFICATE) =>
-        {
+        Ok(Some(bytes)) if !bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => {
             format!("{} holds no PEM certificate", field.quoted())
         }
         Ok(Some(_)) => return Some(path),
     };
-    field.complain(
-        report,
-        problem,
-        "give a PEM file; a relative path starts at this configuration's folder",
-    );
+    field.complain(report, problem, "give a PEM file; a relative path starts at this configuration's folder");
     None
 }
 

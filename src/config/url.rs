@@ -25,13 +25,8 @@ impl PostgresUrl {
         let rest = text
             .strip_prefix("postgres://")
             .or_else(|| text.strip_prefix("postgresql://"))
-            .ok_or((
-                "this is no PostgreSQL URL",
-                "write `postgres://user@host:5432/database`",
-            ))?;
-        let (rest, query) = rest
-            .split_once('?')
-            .map_or((rest, None), |(rest, query)| (rest, Some(query)));
+            .ok_or(("this is no PostgreSQL URL", "write `postgres://user@host:5432/database`"))?;
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         // An `@` further right means that the password holds a `/` or a `?`.
         if database.contains('@') || query.is_some_and(|query| query.contains('@')) {
@@ -63,15 +58,11 @@ impl PostgresUrl {
         let (host, port) = match server.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, "")) => (address, None),
             Some((address, rest)) => (address, Some(rest.strip_prefix(':').ok_or(HOST)?)),
-            None => server
-                .split_once(':')
-                .map_or((server, None), |(host, port)| (host, Some(port))),
+            None => server.split_once(':').map_or((server, None), |(host, port)| (host, Some(port))),
         };
         self.port = port.map(read_port).transpose()?;
         self.host = decode(host)?;
-        self.host
-            .as_deref()
-            .map_or(Ok(()), |host| host_complaint(host).map_or(Ok(()), Err))
+        self.host.as_deref().map_or(Ok(()), |host| host_complaint(host).map_or(Ok(()), Err))
     }
 
     fn read_query(&mut self, query: &str) -> Result<(), Complaint> {
@@ -81,7 +72,7 @@ impl PostgresUrl {
                 Some(("sslmode", _)) => return Err(("the URL gives `sslmode` twice", "keep one")),
                 _ => {
                     let what = "the URL has a parameter that the connector does not know";
-                    return Err((what, "keep only `sslmode`; everything else has a key of its own"));
+                    return Err((what, "remove it; `sslmode` is the only one that is understood"));
                 }
             }
         }
@@ -89,10 +80,8 @@ impl PostgresUrl {
     }
 }
 
-const HOST: Complaint = (
-    "the host cannot be used",
-    "give a host name, an address, or the folder of a Unix socket",
-);
+const HOST: Complaint =
+    ("the host cannot be used", "give a host name, an address, or the folder of a Unix socket");
 
 /// What is wrong with the host. An absolute path is the folder of a Unix socket.
 pub(super) fn host_complaint(host: &str) -> Option<Complaint> {
@@ -103,10 +92,7 @@ pub(super) fn host_complaint(host: &str) -> Option<Complaint> {
         return host.contains('\0').then_some(HOST);
     }
     if host.contains(',') {
-        return Some((
-            "it names several servers, and the connector writes to one",
-            "name the primary",
-        ));
+        return Some(("it names several servers, and the connector writes to one", "name the primary"));
     }
     let is_address = host.parse::<std::net::IpAddr>().is_ok();
     if host.contains(':') && !is_address {
@@ -129,10 +115,8 @@ fn read_port(port: &str) -> Result<u16, Complaint> {
 
 /// The text with each `%41` replaced, or nothing when it is empty.
 fn decode(text: &str) -> Result<Option<String>, Complaint> {
-    const ODD: Complaint = (
-        "a `%` in the URL is not followed by two hexadecimal digits of UTF-8",
-        "write `%25` for `%`",
-    );
+    const ODD: Complaint =
+        ("a `%` in the URL is not followed by two hexadecimal digits of UTF-8", "write `%25` for `%`");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -142,9 +126,7 @@ fn decode(text: &str) -> Result<Option<String>, Complaint> {
         }
         let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
         let (high, low) = (digit(rest.next()), digit(rest.next()));
-        let value = high
-            .zip(low)
-            .and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
         bytes.push(value.ok_or(ODD)?);
     }
     let text = String::from_utf8(bytes).map_err(|_| ODD)?;

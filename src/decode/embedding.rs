@@ -105,21 +105,14 @@ fn number(bytes: &[u8], start: usize) -> Result<(f32, usize), Reject> {
 /// Adds the run of digits at `at` to `mantissa` (wrapping beyond 19 digits); returns its end.
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
-    while let Some(eight) = bytes
-        .get(at..at + 8)
-        .and_then(|eight| <[u8; 8]>::try_from(eight).ok())
-    {
+    while let Some(eight) = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok()) {
         let Some(value) = eight_digits(u64::from_le_bytes(eight)) else {
             break;
         };
         *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(value);
         at += 8;
     }
-    while let Some(digit) = bytes
-        .get(at)
-        .map(|byte| byte.wrapping_sub(b'0'))
-        .filter(|digit| *digit < 10)
-    {
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
     }
@@ -148,11 +141,7 @@ fn exponent_at(bytes: &[u8], start: usize) -> Result<(i64, usize), Reject> {
     let first = start + usize::from(matches!(bytes.get(start), Some(b'-' | b'+')));
     let mut at = first;
     let mut value: i64 = 0;
-    while let Some(digit) = bytes
-        .get(at)
-        .map(|byte| byte.wrapping_sub(b'0'))
-        .filter(|digit| *digit < 10)
-    {
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         value = value.saturating_mul(10).saturating_add(i64::from(digit));
         at += 1;
     }
@@ -174,11 +163,7 @@ fn round(mantissa: u64, exponent: i64) -> Option<f32> {
         return Some(0.0);
     }
     let power = *EXACT_POWERS.get(usize::try_from(exponent.unsigned_abs()).ok()?)?;
-    let value = if exponent < 0 {
-        mantissa as f64 / power
-    } else {
-        mantissa as f64 * power
-    };
+    let value = if exponent < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
     const HALF: u64 = 1 << 28;
     let below = value.to_bits() & ((1 << 29) - 1);
     (below.abs_diff(HALF) > 4).then_some(value as f32)
@@ -186,9 +171,7 @@ fn round(mantissa: u64, exponent: i64) -> Option<f32> {
 
 fn not_a_number(bytes: &[u8], at: usize) -> Reject {
     let rest = &bytes[at..];
-    let infinite = [&b"Infinity"[..], b"-Infinity", b"NaN"]
-        .iter()
-        .any(|word| rest.starts_with(word));
+    let infinite = [&b"Infinity"[..], b"-Infinity", b"NaN"].iter().any(|word| rest.starts_with(word));
     if infinite {
         return Reject::new(
             RejectReason::NotFinite,
@@ -201,18 +184,11 @@ fn not_a_number(bytes: &[u8], at: usize) -> Reject {
 }
 
 fn not_finite(index: usize, what: &str) -> Reject {
-    Reject::new(
-        RejectReason::NotFinite,
-        format!("number {index} of `embedding` (counted from 0) {what}"),
-    )
+    Reject::new(RejectReason::NotFinite, format!("number {index} of `embedding` (counted from 0) {what}"))
 }
 
 fn bad_or_ended(bytes: &[u8], at: usize, what: &str) -> Reject {
-    if at >= bytes.len() {
-        ended(bytes)
-    } else {
-        bad(at, what)
-    }
+    if at >= bytes.len() { ended(bytes) } else { bad(at, what) }
 }
 
 fn bad(at: usize, what: &str) -> Reject {
@@ -220,10 +196,7 @@ fn bad(at: usize, what: &str) -> Reject {
 }
 
 fn ended(bytes: &[u8]) -> Reject {
-    Reject::new(
-        RejectReason::BadJson,
-        format!("the JSON ends in the middle, at byte {}", bytes.len()),
-    )
+    Reject::new(RejectReason::BadJson, format!("the JSON ends in the middle, at byte {}", bytes.len()))
 }
 
 #[cfg(test)]

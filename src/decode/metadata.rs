@@ -22,9 +22,7 @@ pub(super) fn check(json: &str) -> Result<&str, Reject> {
         return Err(bad("`metadata` is not a JSON object"));
     }
     if bytes.len() > MAX_BYTES {
-        return Err(bad(
-            "`metadata` is larger than Postgres can hold in one jsonb value",
-        ));
+        return Err(bad("`metadata` is larger than Postgres can hold in one jsonb value"));
     }
     let mut depth = 0;
     let mut at = 0;
@@ -55,11 +53,7 @@ fn string(bytes: &[u8], mut at: usize) -> Result<usize, Reject> {
     loop {
         match bytes.get(at) {
             Some(b'"') | None => {
-                return if high_surrogate {
-                    Err(lone_surrogate())
-                } else {
-                    Ok(at + 1)
-                };
+                return if high_surrogate { Err(lone_surrogate()) } else { Ok(at + 1) };
             }
             Some(b'\\') if bytes.get(at + 1) == Some(&b'u') => {
                 match hex(bytes.get(at + 2..at + 6)) {
@@ -85,9 +79,7 @@ fn string(bytes: &[u8], mut at: usize) -> Result<usize, Reject> {
 }
 
 fn hex(digits: Option<&[u8]>) -> Option<u32> {
-    digits?.iter().try_fold(0, |value, digit| {
-        Some(value * 16 + char::from(*digit).to_digit(16)?)
-    })
+    digits?.iter().try_fold(0, |value, digit| Some(value * 16 + char::from(*digit).to_digit(16)?))
 }
 
 /// Steps over a number; refuses one whose digits and exponent together pass what `numeric` holds.
@@ -109,9 +101,7 @@ fn number(bytes: &[u8], start: usize) -> Result<usize, Reject> {
         at += 1;
     }
     if digits.saturating_add(exponent) > MAX_NUMBER {
-        return Err(bad(
-            "`metadata` holds a number with more digits than Postgres can hold",
-        ));
+        return Err(bad("`metadata` holds a number with more digits than Postgres can hold"));
     }
     Ok(at)
 }

@@ -81,15 +81,7 @@ pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a
     }
 }
 
-const KNOWN: [&str; 7] = [
-    "id",
-    "text",
-    "embedding",
-    "timestamp",
-    "source",
-    "metadata",
-    "table_name",
-];
+const KNOWN: [&str; 7] = ["id", "text", "embedding", "timestamp", "source", "metadata", "table_name"];
 
 struct Cursor<'a> {
     text: &'a str,
@@ -113,11 +105,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn expect(&mut self, wanted: u8, name: &str) -> Result<(), Reject> {
-        if self.accept(wanted) {
-            Ok(())
-        } else {
-            Err(self.unexpected(name))
-        }
+        if self.accept(wanted) { Ok(()) } else { Err(self.unexpected(name)) }
     }
 
     fn end(&mut self) -> Result<(), Reject> {
@@ -147,10 +135,7 @@ impl<'a> Cursor<'a> {
 
     fn string(&mut self, field: &str, reason: RejectReason) -> Result<Cow<'a, str>, Reject> {
         if self.peek().is_some_and(|next| next != b'"') {
-            return Err(Reject::new(
-                reason,
-                format!("`{field}` is not a string (byte {})", self.at),
-            ));
+            return Err(Reject::new(reason, format!("`{field}` is not a string (byte {})", self.at)));
         }
         self.value::<Text<'a>>().map(|text| text.0)
     }
@@ -158,10 +143,7 @@ impl<'a> Cursor<'a> {
     fn unexpected(&mut self, wanted: &str) -> Reject {
         match self.peek() {
             None => self.ended(),
-            Some(_) => Reject::new(
-                RejectReason::BadJson,
-                format!("at byte {}: expected {wanted}", self.at),
-            ),
+            Some(_) => Reject::new(RejectReason::BadJson, format!("at byte {}: expected {wanted}", self.at)),
         }
     }
 

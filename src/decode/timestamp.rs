@@ -16,7 +16,11 @@ static PARSER: DateTimeParser = DateTimeParser::new();
 pub(super) fn read(raw: &RawValue) -> Result<i64, Reject> {
     let text = raw.get();
     if let Some(quoted) = text.strip_prefix('"') {
-        // A timestamp needs no escapes, so the text between the quotes is the text.
+        // No timestamp needs escapes, but some encoders write a `+` as one.
+        if text.contains('\\') {
+            let unescaped: String = serde_json::from_str(text).map_err(|_| malformed())?;
+            return from_text(&unescaped);
+        }
         return from_text(quoted.strip_suffix('"').unwrap_or(quoted));
     }
     if let Ok(millis) = text.parse::<i64>() {
@@ -37,25 +41,12 @@ pub(super) fn read(raw: &RawValue) -> Result<i64, Reject> {
 
 /// Microseconds for milliseconds since the Unix epoch.
 pub(super) fn from_millis(millis: i64) -> Result<i64, Reject> {
-    if MILLIS.contains(&millis) {
-        Ok(millis * 1000)
-    } else {
-        Err(out_of_range())
-    }
+    if MILLIS.contains(&millis) { Ok(millis * 1000) } else { Err(out_of_range()) }
 }
 
 fn from_text(text: &str) -> Result<i64, Reject> {
-    let micros = micros_of(text).ok_or_else(|| {
-        Reject::new(
-            RejectReason::BadTimestamp,
-            "`timestamp` is not RFC 3339, such as 2024-01-01T00:00:00Z (the offset is needed)",
-        )
-    })?;
-    if MILLIS.contains(&micros.div_euclid(1000)) {
-        Ok(micros)
-    } else {
-        Err(out_of_range())
-    }
+    let micros = micros_of(text).ok_or_else(malformed)?;
+    if MILLIS.contains(&micros.div_euclid(1000)) { Ok(micros) } else { Err(out_of_range()) }
 }
 
 /// Counts by itself, since jiff's own `Timestamp` ends on 9999-12-30: the last day of all, which many
@@ -64,14 +55,16 @@ fn micros_of(text: &str) -> Option<i64> {
     let pieces = PARSER.parse_pieces(text).ok()?;
     let offset = i64::from(pieces.to_numeric_offset()?.seconds());
     let since = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH);
-    i64::try_from(since.as_nanos().div_euclid(1000))
-        .ok()?
-        .checked_sub(offset * 1_000_000)
+    i64::try_from(since.as_nanos().div_euclid(1000)).ok()?.checked_sub(offset * 1_000_000)
+}
+
+fn malformed() -> Reject {
+    Reject::new(
+        RejectReason::BadTimestamp,
+        "`timestamp` is not RFC 3339, such as 2024-01-01T00:00:00Z (the offset is needed)",
+    )
 }
 
 fn out_of_range() -> Reject {
-    Reject::new(
-        RejectReason::BadTimestamp,
-        "the timestamp is outside of the years 1 to 9999",
-    )
+    Reject::new(RejectReason::BadTimestamp, "the timestamp is outside of the years 1 to 9999")
 }

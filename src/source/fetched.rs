@@ -99,6 +99,11 @@ impl Fetched {
         self
     }
 
+    /// Hands over the permit, for memory that outlives these records.
+    pub fn take_charge(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.charge.take()
+    }
+
     /// The records, in offset order.
     pub fn records(&self) -> impl Iterator<Item = SourceRecord<'_>> {
         self.spans.iter().map(|span| {
@@ -107,9 +112,7 @@ impl Fetched {
                 offset: span.offset,
                 timestamp: span.timestamp,
                 key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
-                payload: span
-                    .payload
-                    .map(|len| &self.bytes[payload_start..payload_start + len]),
+                payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
             }
         })
     }
@@ -124,15 +127,7 @@ pub struct FetchedBuilder {
 impl FetchedBuilder {
     /// Starts a run.
     pub fn new(partition: Partition, tenure: Tenure) -> Self {
-        Self {
-            run: Fetched {
-                partition,
-                tenure,
-                bytes: Vec::new(),
-                spans: Vec::new(),
-                charge: None,
-            },
-        }
+        Self { run: Fetched { partition, tenure, bytes: Vec::new(), spans: Vec::new(), charge: None } }
     }
 
     /// The partition of the run.
@@ -149,9 +144,7 @@ impl FetchedBuilder {
     pub fn push(&mut self, record: SourceRecord<'_>) {
         let start = self.run.bytes.len();
         self.run.bytes.extend_from_slice(record.key.unwrap_or_default());
-        self.run
-            .bytes
-            .extend_from_slice(record.payload.unwrap_or_default());
+        self.run.bytes.extend_from_slice(record.payload.unwrap_or_default());
         self.run.spans.push(Span {
             offset: record.offset,
             timestamp: record.timestamp,

@@ -5,24 +5,24 @@
 //! fetched and nobody has taken yet is bounded in bytes; while that budget is used up it goes on
 //! polling with all partitions paused, so that a slow database never costs the group membership.
 
+mod assignment;
 mod context;
 mod poll;
+pub(crate) mod property;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::{Partition, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
-use context::Notes;
-use poll::{Command, Poller};
+use context::Clients;
+use poll::{Command, Ends, Poller};
 
 /// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
 const QUEUE_KIB: &str = "16384";
@@ -50,31 +50,17 @@ impl KafkaSource {
     /// # Errors
     /// [`SourceError::Settings`] when librdkafka refuses a property.
     pub fn start(settings: &KafkaSettings, budget: usize) -> Result<Self, SourceError> {
-        let notes = Arc::new(Notes::default());
-        let consumer: BaseConsumer<context::Context> = client_config(settings)
-            .create_with_context(context::Context::new(Arc::clone(&notes)))
-            .map_err(|fault| refused_settings(&fault))?;
-        let (event_sender, events) = event_channel();
-        let (commands, command_receiver) = command_channel();
-        let poller = Poller::new(
-            consumer,
-            notes,
-            settings.topics.clone(),
-            event_sender,
-            command_receiver,
-            Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
-            budget,
-            tokio::runtime::Handle::current(),
-        );
+        let clients = clients(settings)?;
+        let (events, event_receiver) = event_channel();
+        let (command_sender, commands) = command_channel();
+        let ends = Ends { events, commands };
+        let runtime = tokio::runtime::Handle::current();
+        let poller = Poller::new(clients, settings.topics.clone(), ends, budget, runtime);
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
             .map_err(|fault| SourceError::Gone(fault.to_string()))?;
-        Ok(Self {
-            events,
-            commands,
-            thread: Some(thread),
-        })
+        Ok(Self { events: event_receiver, commands: command_sender, thread: Some(thread) })
     }
 
     fn command(&self, command: Command) {
@@ -92,11 +78,7 @@ impl Source for KafkaSource {
     }
 
     fn begin(&mut self, partition: &Partition, tenure: Tenure, offset: i64) {
-        self.command(Command::Begin {
-            partition: partition.clone(),
-            tenure,
-            offset,
-        });
+        self.command(Command::Begin { partition: partition.clone(), tenure, offset });
     }
 
     fn announce(&mut self, partition: &Partition) {
@@ -124,10 +106,7 @@ impl Source for KafkaSource {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "bounded in bytes by the budget that every run is charged to"
-)]
+#[expect(clippy::disallowed_methods, reason = "bounded in bytes by the budget that every run is charged to")]
 fn event_channel() -> (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
     mpsc::unbounded_channel()
 }
@@ -136,34 +115,43 @@ fn event_channel() -> (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Eve
     clippy::disallowed_methods,
     reason = "at most a few small commands for each batch; the thread is prompt"
 )]
-fn command_channel() -> (
-    std::sync::mpsc::Sender<Command>,
-    std::sync::mpsc::Receiver<Command>,
-) {
+fn command_channel() -> (std::sync::mpsc::Sender<Command>, std::sync::mpsc::Receiver<Command>) {
     std::sync::mpsc::channel()
 }
 
-/// Asks librdkafka whether it takes these settings. Opens no connection.
+/// Asks librdkafka whether it takes these settings, all together. It makes the clients and drops
+/// them; they would connect only when asked for something.
 ///
 /// # Errors
-/// [`SourceError::Settings`] names the property that is not known, or whose value is not taken.
+/// [`SourceError::Settings`] says what librdkafka does not take.
 pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
-    client_config(settings)
-        .create_native_config()
-        .map(drop)
-        .map_err(|fault| refused_settings(&fault))
+    clients(settings).map(drop)
 }
 
-/// librdkafka's own text holds the value, which may be a secret.
-fn refused_settings(fault: &KafkaError) -> SourceError {
-    let reason = match fault {
-        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
-            format!("it has no property {name}")
-        }
-        KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
-        other => other.to_string(),
-    };
-    SourceError::Settings { reason }
+fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
+    let secrets: Vec<String> = settings
+        .properties
+        .iter()
+        .filter(|(name, _)| is_secret(name))
+        .map(|(_, value)| value.expose().to_owned())
+        .filter(|value| value.len() > 3)
+        .collect();
+    Clients::new(client_config(settings), &secrets).map_err(|fault| {
+        let reason = match &fault {
+            // Its own text quotes the value, which may be a secret.
+            KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+                format!("it has no property {name}")
+            }
+            KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
+            other => secrets.iter().fold(other.to_string(), |text, secret| text.replace(secret, "****")),
+        };
+        SourceError::Settings { reason }
+    })
+}
+
+/// Whether the value of this property is nobody's to read.
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "key", "pem", "jaas", "oauthbearer.config"].iter().any(|word| name.contains(word))
 }
 
 /// The properties for librdkafka: the user's, and over them those that the connector must own.

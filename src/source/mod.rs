@@ -31,10 +31,7 @@ pub struct Partition {
 impl Partition {
     /// Names partition `number` (0-based, as the broker counts) of `topic`.
     pub fn new(topic: impl Into<Arc<str>>, number: i32) -> Self {
-        Self {
-            topic: topic.into(),
-            number,
-        }
+        Self { topic: topic.into(), number }
     }
 
     /// The topic's name.
@@ -157,6 +154,19 @@ pub enum SourceError {
         /// What has probably happened.
         cause: &'static str,
     },
+    /// The record before the stored offset is not the one that was written.
+    #[error(
+        "{partition}: the record at offset {offset} is not the one that was written from there: the topic was \
+         deleted and created again. Nothing was written. To read the new topic from its beginning, delete this \
+         topic's rows in embedsink.offsets; to go on behind the stored offset all the same, set last_offset to null \
+         there"
+    )]
+    Recreated {
+        /// Which partition.
+        partition: Partition,
+        /// The offset of the last record written.
+        offset: i64,
+    },
     /// The source's own thread is gone.
     #[error("the source stopped unexpectedly: {0}")]
     Gone(String),
@@ -166,17 +176,11 @@ impl SourceError {
     /// The error for a stored offset that `retained` does not cover.
     pub fn out_of_range(partition: Partition, wanted: i64, retained: Retained) -> Self {
         let cause = if wanted < retained.earliest {
-            "Records between the two are lost: retention deleted them before they were written."
+            "Retention has deleted what stood between the two before it was written."
         } else {
             "The topic was probably deleted and created again."
         };
-        Self::OutOfRange {
-            partition,
-            wanted,
-            earliest: retained.earliest,
-            end: retained.end,
-            cause,
-        }
+        Self::OutOfRange { partition, wanted, earliest: retained.earliest, end: retained.end, cause }
     }
 }
 

@@ -9,7 +9,7 @@ use sink_postgres_vector::{Error, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
-use super::Taken;
+use super::{First, Taken};
 use crate::batch::{Rejected, Span};
 use crate::source::{Partition, Tenure};
 
@@ -31,14 +31,20 @@ const KEEPING: &str = "keep records in embedsink.dead_letters";
 
 const TAKE: &str = "\
 insert into embedsink.offsets as o (connector, topic, partition, next_offset, epoch)
-values ($1, $2, $3, $4, 1)
+values ($1, $2, $3,
+  case when exists (select from embedsink.offsets as known
+                    where known.connector = $1 and known.topic = $2
+                      and known.created_at < now() - interval '1 minute')
+    then $5 else $4 end, 1)
 on conflict (connector, topic, partition) do update set epoch = o.epoch + 1, updated_at = now()
-returning o.next_offset, o.epoch";
+returning o.next_offset, o.epoch, case when o.last_offset = o.next_offset - 1 then o.last_timestamp end";
 
 const MOVE: &str = "\
-update embedsink.offsets as o set next_offset = m.target, updated_at = now()
-from unnest($2::text[], $3::int4[], $4::int8[], $5::int8[], $6::int8[])
-  as m (topic, partition, epoch, stored, target)
+update embedsink.offsets as o
+set next_offset = m.target, last_offset = m.target - 1, last_timestamp = m.last_timestamp,
+  updated_at = now()
+from unnest($2::text[], $3::int4[], $4::int8[], $5::int8[], $6::int8[], $7::int8[])
+  as m (topic, partition, epoch, stored, target, last_timestamp)
 where o.connector = $1 and o.topic = m.topic and o.partition = m.partition
   and o.epoch = m.epoch and o.next_offset = m.stored
 returning o.topic, o.partition, o.epoch, o.next_offset";
@@ -53,30 +59,29 @@ const KEEP: &str = "\
 insert into embedsink.dead_letters
   (connector, topic, partition, \"offset\", key, payload, reason, message, record_timestamp)
 select $1, * from unnest($2::text[], $3::int4[], $4::int8[], $5::bytea[], $6::bytea[], $7::text[], $8::text[],
-  $9::timestamptz[])
-on conflict (connector, topic, partition, \"offset\") do nothing";
+  $9::timestamptz[])";
 
 /// Raises the partition's epoch, and reads where to go on.
 pub(super) async fn take(
     transaction: &Transaction<'_>,
     connector: &str,
     partition: &Partition,
-    first_offset: i64,
+    first: First,
 ) -> Result<Taken, Error> {
-    let parameters: [Parameter<'_>; 4] = [
+    let parameters: [Parameter<'_>; 5] = [
         (&connector, Type::TEXT),
         (&partition.topic(), Type::TEXT),
         (&partition.number(), Type::INT4),
-        (&first_offset, Type::INT8),
+        (&first.offset, Type::INT8),
+        (&first.late, Type::INT8),
     ];
-    let row = transaction
-        .during(TAKING, transaction.client().query_typed_one(TAKE, &parameters))
-        .await?;
+    let row = transaction.during(TAKING, transaction.client().query_typed_one(TAKE, &parameters)).await?;
     let epoch: i64 = column(&row, 1)?;
     Ok(Taken {
         tenure: Tenure(epoch),
         next_offset: column(&row, 0)?,
         stored: epoch > 1,
+        last_timestamp: column(&row, 2)?,
     })
 }
 
@@ -90,17 +95,17 @@ pub(super) async fn move_positions(
     let epochs: Vec<i64> = spans.iter().map(|span| span.tenure.0).collect();
     let stored: Vec<i64> = spans.iter().map(|span| span.from).collect();
     let targets: Vec<i64> = spans.iter().map(|span| span.to).collect();
-    let parameters: [Parameter<'_>; 6] = [
+    let stamps: Vec<Option<i64>> = spans.iter().map(|span| span.last_timestamp).collect();
+    let parameters: [Parameter<'_>; 7] = [
         (&connector, Type::TEXT),
         (&topics, Type::TEXT_ARRAY),
         (&partitions, Type::INT4_ARRAY),
         (&epochs, Type::INT8_ARRAY),
         (&stored, Type::INT8_ARRAY),
         (&targets, Type::INT8_ARRAY),
+        (&stamps, Type::INT8_ARRAY),
     ];
-    let rows = transaction
-        .during(MOVING, transaction.client().query_typed(MOVE, &parameters))
-        .await?;
+    let rows = transaction.during(MOVING, transaction.client().query_typed(MOVE, &parameters)).await?;
     rows.iter().map(position).collect()
 }
 
@@ -111,14 +116,9 @@ pub(super) async fn read_positions(
     spans: &[&Span],
 ) -> Result<Vec<Position>, Error> {
     let (topics, partitions) = names(spans);
-    let parameters: [Parameter<'_>; 3] = [
-        (&connector, Type::TEXT),
-        (&topics, Type::TEXT_ARRAY),
-        (&partitions, Type::INT4_ARRAY),
-    ];
-    let rows = transaction
-        .during(READING, transaction.client().query_typed(READ, &parameters))
-        .await?;
+    let parameters: [Parameter<'_>; 3] =
+        [(&connector, Type::TEXT), (&topics, Type::TEXT_ARRAY), (&partitions, Type::INT4_ARRAY)];
+    let rows = transaction.during(READING, transaction.client().query_typed(READ, &parameters)).await?;
     rows.iter().map(position).collect()
 }
 
@@ -133,18 +133,10 @@ pub(super) async fn keep_dead_letters(
     let offsets: Vec<i64> = rejected.iter().map(|letter| letter.offset).collect();
     let keys: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.key.as_deref()).collect();
     let payloads: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.payload.as_deref()).collect();
-    let reasons: Vec<&str> = rejected
-        .iter()
-        .map(|letter| letter.reject.reason.as_str())
-        .collect();
-    let messages: Vec<&str> = rejected
-        .iter()
-        .map(|letter| letter.reject.message.as_ref())
-        .collect();
-    let stamps: Vec<Option<SystemTime>> = rejected
-        .iter()
-        .map(|letter| letter.timestamp.and_then(system_time))
-        .collect();
+    let reasons: Vec<&str> = rejected.iter().map(|letter| letter.reject.reason.as_str()).collect();
+    let messages: Vec<&str> = rejected.iter().map(|letter| letter.reject.message.as_ref()).collect();
+    let stamps: Vec<Option<SystemTime>> =
+        rejected.iter().map(|letter| letter.timestamp.and_then(system_time)).collect();
     let parameters: [Parameter<'_>; 9] = [
         (&connector, Type::TEXT),
         (&topics, Type::TEXT_ARRAY),
@@ -156,16 +148,11 @@ pub(super) async fn keep_dead_letters(
         (&messages, Type::TEXT_ARRAY),
         (&stamps, Type::TIMESTAMPTZ_ARRAY),
     ];
-    transaction
-        .during(KEEPING, transaction.client().execute_typed(KEEP, &parameters))
-        .await
+    transaction.during(KEEPING, transaction.client().execute_typed(KEEP, &parameters)).await
 }
 
 fn names<'a>(spans: &[&'a Span]) -> (Vec<&'a str>, Vec<i32>) {
-    spans
-        .iter()
-        .map(|span| (span.partition.topic(), span.partition.number()))
-        .unzip()
+    spans.iter().map(|span| (span.partition.topic(), span.partition.number())).unzip()
 }
 
 fn position(row: &Row) -> Result<Position, Error> {

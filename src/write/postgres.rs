@@ -3,7 +3,7 @@
 use sink_postgres_vector::{Committed, ConnectOptions, Connection, Error, VectorRow, VectorTable};
 
 use super::ledger::{self, Position};
-use super::{Effect, Receipt, Taken, Writer, Written};
+use super::{Effect, First, Receipt, Taken, Writer, Written};
 use crate::batch::{Batch, Rejected, Row, Span};
 use crate::error::WriteError;
 use crate::route::TableId;
@@ -25,13 +25,7 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
-        Self {
-            connector,
-            options,
-            tables,
-            connection: None,
-            attempted: None,
-        }
+        Self { connector, options, tables, connection: None, attempted: None }
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -43,7 +37,7 @@ impl PostgresWriter {
 
     async fn attempt(&mut self, connection: &mut Connection, batch: &Batch) -> Result<Written, Error> {
         let spans: Vec<&Span> = batch.spans().collect();
-        let mut transaction = connection.begin().await?;
+        let mut transaction = connection.begin_for(batch.bytes()).await?;
         let moved = ledger::move_positions(&transaction, &self.connector, &spans).await?;
         if moved.len() < spans.len() {
             let stored = ledger::read_positions(&transaction, &self.connector, &spans).await?;
@@ -113,10 +107,10 @@ impl PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
-    async fn take(&mut self, partition: &Partition, first_offset: i64) -> Result<Taken, WriteError> {
+    async fn take(&mut self, partition: &Partition, first: First) -> Result<Taken, WriteError> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
-        let taken = ledger::take(&transaction, &self.connector, partition, first_offset).await?;
+        let taken = ledger::take(&transaction, &self.connector, partition, first).await?;
         let _taken_for_good: Committed = transaction.commit().await?;
         self.connection = Some(connection);
         Ok(taken)

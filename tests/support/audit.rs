@@ -104,9 +104,6 @@ async fn assert_chains(client: &Client, log_ends: &BTreeMap<i32, i64>) {
         );
         at.insert(partition, (epoch, after));
     }
-    let ends: BTreeMap<i32, i64> = at
-        .iter()
-        .map(|(partition, (_, end))| (*partition, *end))
-        .collect();
+    let ends: BTreeMap<i32, i64> = at.iter().map(|(partition, (_, end))| (*partition, *end)).collect();
     assert_eq!(ends, *log_ends, "every partition is written to its end");
 }

@@ -42,11 +42,7 @@ impl Connector {
     /// One that reads `topic` into the tables of `shape`, with the defaults for all else.
     pub(crate) fn new(topic: &Topic, database: &Database, shape: &Shape) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         fs::create_dir_all(&folder).unwrap();
         let tables: Vec<String> = shape
@@ -128,12 +124,7 @@ impl Connector {
             .stdin(Stdio::null())
             .stdout(File::create(&output).unwrap())
             .stderr(File::create(&log).unwrap());
-        Process {
-            child: command.spawn().unwrap(),
-            log,
-            output,
-            status: None,
-        }
+        Process { child: command.spawn().unwrap(), log, output, status: None }
     }
 }
 
@@ -174,19 +165,14 @@ impl Process {
 
     /// The lines of the log that hold `text`.
     pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(text))
-            .map(str::to_owned)
-            .collect()
+        self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     /// Waits until the log has at least `count` lines that hold `text`.
     pub(crate) async fn logs(&mut self, count: usize, text: &str) {
-        self.until(
-            &format!("{count} lines with {text:?} in the log"),
-            async |process| (process.lines_with(text).len() >= count).then_some(()),
-        )
+        self.until(&format!("{count} lines with {text:?} in the log"), async |process| {
+            (process.lines_with(text).len() >= count).then_some(())
+        })
         .await;
     }
 
@@ -195,10 +181,7 @@ impl Process {
         until(what, async || {
             let found = probe(self).await;
             let status = self.child.try_wait().unwrap();
-            assert!(
-                found.is_some() || status.is_none(),
-                "it ended, {status:?}, before {what}"
-            );
+            assert!(found.is_some() || status.is_none(), "it ended, {status:?}, before {what}");
             found
         })
         .await
@@ -207,19 +190,14 @@ impl Process {
     /// Waits until `count` records are settled, over all partitions.
     pub(crate) async fn settles(&mut self, client: &Client, count: usize) {
         let what = format!("{count} records to be settled");
-        self.until(&what, async |_| {
-            (settled(client).await >= count as i64).then_some(())
-        })
-        .await;
+        self.until(&what, async |_| (settled(client).await >= count as i64).then_some(())).await;
     }
 
     /// Sends a signal: `TERM`, `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         // The standard library can only kill.
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -s {name} {}", self.id())])
-            .status()
-            .unwrap();
+        let sent =
+            Command::new("sh").args(["-c", &format!("kill -s {name} {}", self.id())]).status().unwrap();
         assert!(sent.success(), "SIG{name} could not be sent");
     }
 

@@ -25,9 +25,7 @@ const DAMAGES: &[Damage] = &[
     damage("bad_json", |draft, random| {
         let text = String::from_utf8(draft.render()).unwrap();
         // What is cut off holds the closing brace at least.
-        let end = (0..=random.below(text.len()))
-            .rev()
-            .find(|end| text.is_char_boundary(*end))?;
+        let end = (0..=random.below(text.len())).rev().find(|end| text.is_char_boundary(*end))?;
         Some(text[..end].into())
     }),
     damage("bad_json", |draft, random| {
@@ -48,13 +46,9 @@ const DAMAGES: &[Damage] = &[
         ];
         Some(random.pick(&others).into())
     }),
-    damage("bad_json", |draft, _| {
-        Some([b"\0\0\0\0\x07".as_slice(), &draft.render()].concat())
-    }),
+    damage("bad_json", |draft, _| Some([b"\0\0\0\0\x07".as_slice(), &draft.render()].concat())),
     damage("bad_json", |draft, random| {
-        let words = [
-            "NaN", "Infinity", "tru", "'a'", "{a: 1}", "[1,]", "01", "\"\t\"", "\"\0\"",
-        ];
+        let words = ["NaN", "Infinity", "tru", "'a'", "{a: 1}", "[1,]", "01", "\"\t\"", "\"\0\""];
         set(draft, "unknown", random.pick(&words))
     }),
     damage("bad_json", |draft, random| {
@@ -81,11 +75,7 @@ const DAMAGES: &[Damage] = &[
         None
     }),
     damage("bad_id", |draft, random| {
-        set(
-            draft,
-            "id",
-            random.pick(&["17", "\"\"", "[\"a\"]", "{}", "true", "-1e5"]),
-        )
+        set(draft, "id", random.pick(&["17", "\"\"", "[\"a\"]", "{}", "true", "-1e5"]))
     }),
     damage("id_too_long", |draft, random| {
         let letter = random.pick(&["a", "ä", "語", "🦀"]);
@@ -112,18 +102,14 @@ const DAMAGES: &[Damage] = &[
         number(
             draft,
             random,
-            &[
-                "01", ".5", "1.", "1e", "1e+", "+1", "0x1", "1_0", "--1", "\"1\"", "- 1", "", "null",
-            ],
+            &["01", ".5", "1.", "1e", "1e+", "+1", "0x1", "1_0", "--1", "\"1\"", "- 1", "", "null"],
         )
     }),
     damage("wrong_dimension", |draft, random| {
         match random.below(3) {
             0 => draft.numbers.clear(),
             1 => draft.numbers.truncate(draft.numbers.len() - 1),
-            _ => draft
-                .numbers
-                .extend((0..=random.below(3000)).map(|_| "0.25".to_owned())),
+            _ => draft.numbers.extend((0..=random.below(3000)).map(|_| "0.25".to_owned())),
         }
         Some(draft.render())
     }),
@@ -131,15 +117,7 @@ const DAMAGES: &[Damage] = &[
         number(
             draft,
             random,
-            &[
-                "NaN",
-                "Infinity",
-                "-Infinity",
-                "1e39",
-                "-3.5e38",
-                "1e400",
-                "-1e99999999999999999999",
-            ],
+            &["NaN", "Infinity", "-Infinity", "1e39", "-3.5e38", "1e400", "-1e99999999999999999999"],
         )
     }),
     damage("not_finite", |draft, random| {
@@ -154,66 +132,30 @@ const DAMAGES: &[Damage] = &[
             "\"2024-01-01T00:00:00\"",
             "\"2024-13-01T00:00:00Z\"",
         ];
-        let others = [
-            "1e300",
-            "-1e17",
-            "99999999999999999999",
-            "253402300800000",
-            "true",
-            "{}",
-            "[1]",
-        ];
-        set(
-            draft,
-            "timestamp",
-            random.pick(&[texts.as_slice(), &others].concat()),
-        )
+        let others = ["1e300", "-1e17", "99999999999999999999", "253402300800000", "true", "{}", "[1]"];
+        set(draft, "timestamp", random.pick(&[texts.as_slice(), &others].concat()))
     }),
     damage("bad_metadata", |draft, random| {
-        let others = [
-            "[]",
-            "[{}]",
-            "\"{}\"",
-            "5",
-            "true",
-            "{\"a\": \"\\ud800\"}",
-            "{\"a\": 1e200000}",
-        ];
+        let others = ["[]", "[{}]", "\"{}\"", "5", "true", "{\"a\": \"\\ud800\"}", "{\"a\": 1e200000}"];
         set(draft, "metadata", random.pick(&others))
     }),
     damage("bad_metadata", |draft, random| {
         let depth = random.pick(&[129, 200, 5_000, 100_000]);
-        set(
-            draft,
-            "metadata",
-            &format!("{{\"a\": {}1{}}}", "[".repeat(depth), "]".repeat(depth)),
-        )
+        set(draft, "metadata", &format!("{{\"a\": {}1{}}}", "[".repeat(depth), "]".repeat(depth)))
     }),
     damage("bad_field", |draft, random| {
         let name = random.pick(&["text", "source", "table_name"]);
-        set(
-            draft,
-            name,
-            random.pick(&["5", "[]", "{\"a\": \"b\"}", "false", "1e999"]),
-        )
+        set(draft, name, random.pick(&["5", "[]", "{\"a\": \"b\"}", "false", "1e999"]))
     }),
     damage("field_too_long", |draft, random| {
-        set(
-            draft,
-            "source",
-            &format!("\"{}\"", random.pick(&["s", "ß"]).repeat(256)),
-        )
+        set(draft, "source", &format!("\"{}\"", random.pick(&["s", "ß"]).repeat(256)))
     }),
     damage("nul_byte", |draft, random| {
         let name = random.pick(&["id", "text", "source"]);
         set(draft, name, random.pick(&["\"\\u0000\"", "\"a\\u0000b\""]))
     }),
     damage("nul_byte", |draft, random| {
-        set(
-            draft,
-            "metadata",
-            random.pick(&["{\"a\": \"\\u0000\"}", "{\"\\u0000\": [1]}"]),
-        )
+        set(draft, "metadata", random.pick(&["{\"a\": \"\\u0000\"}", "{\"\\u0000\": [1]}"]))
     }),
     damage("nul_byte", |draft, _| {
         draft.key = Some(b"a\0b".to_vec());
@@ -255,17 +197,12 @@ pub(crate) const STRANGE: &[fn(&mut Draft, &mut Random)] = &[
         draft.set("unknown", format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
     },
     |draft, random| {
-        draft.set(
-            "unknown",
-            random.pick(&["1e400", "\"\\u0000\"", "\"\\ud800\"", "[1e999999999]"]),
-        )
+        draft.set("unknown", random.pick(&["1e400", "\"\\u0000\"", "\"\\ud800\"", "[1e999999999]"]));
     },
     // Smaller than any 32-bit float: zero is the nearest.
     |draft, random| {
         let at = random.below(draft.numbers.len());
-        draft.numbers[at] = random
-            .pick(&["5e-400", "1e-99999999999999999999", "0.0", "0e5"])
-            .to_owned();
+        draft.numbers[at] = random.pick(&["5e-400", "1e-99999999999999999999", "0.0", "0e5"]).to_owned();
         draft.row.embedding[at] = 0.0;
     },
     |draft, _| {

@@ -33,16 +33,8 @@ impl Topic {
     /// Creates a topic on the broker at `port`.
     pub(crate) async fn create_on(port: u16, partitions: i32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "embedsink-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        let topic = Self {
-            broker: format!("127.0.0.1:{port}"),
-            name,
-            partitions,
-        };
+        let name = format!("embedsink-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let topic = Self { broker: format!("127.0.0.1:{port}"), name, partitions };
         topic.make().await;
         topic
     }
@@ -74,9 +66,7 @@ impl Topic {
     pub(crate) async fn recreate(&self) {
         delete(&self.broker, &self.name).await;
         until("the topic's end", async || {
-            let metadata = consumer(&self.broker)
-                .fetch_metadata(Some(&self.name), PATIENCE)
-                .ok()?;
+            let metadata = consumer(&self.broker).fetch_metadata(Some(&self.name), PATIENCE).ok()?;
             let code: Option<RDKafkaErrorCode> = metadata.topics().first()?.error().map(Into::into);
             (code == Some(RDKafkaErrorCode::UnknownTopicOrPartition)).then_some(())
         })
@@ -88,9 +78,7 @@ impl Topic {
     pub(crate) async fn delete_before(&self, offset: i64) -> Result<(), KafkaError> {
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset(&self.name, 0, Offset::Offset(offset))?;
-        let done = admin(&self.broker)
-            .delete_records(&offsets, &AdminOptions::new())
-            .await?;
+        let done = admin(&self.broker).delete_records(&offsets, &AdminOptions::new()).await?;
         done.elements().iter().try_for_each(|partition| partition.error())
     }
 
@@ -121,9 +109,7 @@ impl Topic {
     pub(crate) fn ends(&self) -> Option<BTreeMap<i32, i64>> {
         let consumer = consumer(&self.broker);
         let end = |partition| {
-            let (_, end) = consumer
-                .fetch_watermarks(&self.name, partition, Duration::from_secs(10))
-                .ok()?;
+            let (_, end) = consumer.fetch_watermarks(&self.name, partition, Duration::from_secs(10)).ok()?;
             Some((partition, end))
         };
         (0..self.partitions).map(end).collect()
@@ -135,10 +121,7 @@ impl Drop for Topic {
         let (broker, name) = (self.broker.clone(), self.name.clone());
         // The test's runtime cannot wait inside of a drop.
         let deleted = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(delete(&broker, &name));
         });
         if deleted.join().is_err() {
@@ -198,25 +181,17 @@ impl<'a> TopicProducer<'a> {
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "50000")
             .set("message.max.bytes", "83886080");
-        Self {
-            producer: config.create_with_context(Strict).unwrap(),
-            topic,
-        }
+        Self { producer: config.create_with_context(Strict).unwrap(), topic }
     }
 
     /// Sends a record, waiting for room if need be.
     pub(crate) fn send(&self, partition: i32, timestamp: i64, key: Option<&[u8]>, payload: Option<&[u8]>) {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic.name)
-            .partition(partition)
-            .timestamp(timestamp);
+        let mut record =
+            BaseRecord::<[u8], [u8]>::to(&self.topic.name).partition(partition).timestamp(timestamp);
         record.key = key;
         record.payload = payload;
         while let Err((error, unsent)) = self.producer.send(record) {
-            assert_eq!(
-                error.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::QueueFull),
-                "{error}"
-            );
+            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
             self.producer.poll(Duration::from_millis(50));
             record = unsent;
         }

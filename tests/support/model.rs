@@ -32,32 +32,21 @@ pub(crate) async fn assert_fold(
     positions: &[(i32, i64)],
 ) {
     let ends: BTreeMap<i32, i64> = positions.iter().copied().collect();
-    let settled = || {
-        log.iter()
-            .filter(|record| record.offset < ends.get(&record.partition).copied().unwrap_or(0))
-    };
+    let settled =
+        || log.iter().filter(|record| record.offset < ends.get(&record.partition).copied().unwrap_or(0));
     let mut letters = stored_letters(client, topic).await;
     let rows = fold(shape, settled(), &letters);
     let mut wrong = Vec::new();
     for record in settled() {
         let letter = letters.remove(&(record.partition, record.offset));
         if let Some(complaint) = judge(record, letter.as_ref()) {
-            wrong.push(format!(
-                "dead letter {}/{}: {complaint}",
-                record.partition, record.offset
-            ));
+            wrong.push(format!("dead letter {}/{}: {complaint}", record.partition, record.offset));
         }
     }
-    wrong.extend(
-        letters
-            .keys()
-            .map(|position| format!("dead letter {position:?}: nothing there to reject")),
-    );
+    wrong.extend(letters.keys().map(|position| format!("dead letter {position:?}: nothing there to reject")));
     for (table, (name, _)) in shape.tables.iter().enumerate() {
         let of_table = rows.iter().filter(|((of, _), _)| *of == table);
-        let expected = of_table
-            .map(|((_, id), row)| (id.as_str(), row.as_ref()))
-            .collect();
+        let expected = of_table.map(|((_, id), row)| (id.as_str(), row.as_ref())).collect();
         let stored = stored_rows(client, table, name).await;
         wrong.extend(differences(name, &expected, &stored));
     }
@@ -71,9 +60,7 @@ pub(crate) async fn assert_fold(
 
 /// [`assert_fold`] over the whole log.
 pub(crate) async fn assert_fold_of_all(client: &Client, shape: &Shape, topic: &str, log: &[Record]) {
-    let positions: Vec<_> = (0..shape.partitions)
-        .map(|partition| (partition, i64::MAX))
-        .collect();
+    let positions: Vec<_> = (0..shape.partitions).map(|partition| (partition, i64::MAX)).collect();
     assert_fold(client, shape, topic, log, &positions).await;
 }
 
@@ -114,10 +101,7 @@ fn read(shape: &Shape, record: &Record) -> Row {
     let json: Value = serde_json::from_slice(payload)
         .unwrap_or_else(|fault| panic!("offset {} was written, though {fault}", record.offset));
     let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
-    let key = record
-        .key
-        .as_ref()
-        .map(|key| String::from_utf8(key.clone()).unwrap());
+    let key = record.key.as_ref().map(|key| String::from_utf8(key.clone()).unwrap());
     let table_name = text("table_name");
     let is_named = |(name, _): &(&str, usize)| table_name.as_deref().is_none_or(|wanted| wanted == *name);
     let timestamp = match json.get("timestamp") {
@@ -177,12 +161,8 @@ async fn stored_letters(client: &Client, topic: &str) -> BTreeMap<Position, Dead
                from embedsink.dead_letters where topic = $1";
     let rows = client.query(sql, &[&topic]).await.unwrap();
     let letter = |row: &tokio_postgres::Row| {
-        let letter = DeadLetter {
-            reason: row.get(2),
-            key: row.get(3),
-            payload: row.get(4),
-            timestamp: row.get(5),
-        };
+        let letter =
+            DeadLetter { reason: row.get(2), key: row.get(3), payload: row.get(4), timestamp: row.get(5) };
         ((row.get(0), row.get(1)), letter)
     };
     let letters: BTreeMap<_, _> = rows.iter().map(letter).collect();
@@ -199,9 +179,7 @@ async fn stored_rows(client: &Client, table: usize, name: &str) -> BTreeMap<Stri
     let row = |row: &tokio_postgres::Row| {
         let metadata: Option<&str> = row.get(5);
         let id: String = row.get(0);
-        let metadata = metadata
-            .map(|text| serde_json::from_str(text).unwrap())
-            .unwrap_or_default();
+        let metadata = metadata.map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default();
         let row = Row {
             table,
             id: id.clone(),
@@ -222,27 +200,18 @@ fn differences(table: &str, expected: &BTreeMap<&str, &Row>, stored: &BTreeMap<S
         match stored.get(*id) {
             None => wrong.push(format!("{table}: the row {id} is missing: {row:?}")),
             Some(found) if !is_same(row, found) => {
-                wrong.push(format!(
-                    "{table}: the row {id} is\n  {found:?}, expected\n  {row:?}"
-                ));
+                wrong.push(format!("{table}: the row {id} is\n  {found:?}, expected\n  {row:?}"));
             }
             Some(_) => {}
         }
     }
-    let surplus = stored
-        .iter()
-        .filter(|(id, _)| !expected.contains_key(id.as_str()));
+    let surplus = stored.iter().filter(|(id, _)| !expected.contains_key(id.as_str()));
     wrong.extend(surplus.map(|(id, row)| format!("{table}: there should be no row {id}: {row:?}")));
     wrong
 }
 
 /// Equal, and the vector bit by bit.
 fn is_same(expected: &Row, found: &Row) -> bool {
-    let bits = |row: &Row| {
-        row.embedding
-            .iter()
-            .map(|number| number.to_bits())
-            .collect::<Vec<_>>()
-    };
+    let bits = |row: &Row| row.embedding.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
     expected == found && bits(expected) == bits(found)
 }

@@ -23,17 +23,9 @@ impl Database {
     /// Creates one on the server at `port`.
     pub(crate) async fn create_on(port: u16) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "embedsink_{}_{}",
-            process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("embedsink_{}_{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let server = connect(port, "postgres").await.unwrap();
-        run(
-            &server,
-            &format!("create database {name} template template0 encoding 'utf8'"),
-        )
-        .await;
+        run(&server, &format!("create database {name} template template0 encoding 'utf8'")).await;
         Self { port, name }
     }
 
@@ -68,23 +60,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (port, sql) = (
-            self.port,
-            format!("drop database if exists {} with (force)", self.name),
-        );
+        let (port, sql) = (self.port, format!("drop database if exists {} with (force)", self.name));
         // The test's runtime cannot wait inside of a drop.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                connect(port, "postgres")
-                    .await
-                    .unwrap()
-                    .batch_execute(&sql)
-                    .await
-                    .unwrap()
+                run(&connect(port, "postgres").await.unwrap(), &sql).await;
             });
         });
         if dropped.join().is_err() {
@@ -95,11 +76,7 @@ impl Drop for Database {
 
 async fn connect(port: u16, database: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(port)
-        .user("postgres")
-        .dbname(database);
+    config.host("127.0.0.1").port(port).user("postgres").dbname(database);
     let (client, connection) = config.application_name("embedsink tests").connect(NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -121,12 +98,8 @@ pub(crate) async fn one<T: for<'a> FromSql<'a>>(client: &Client, sql: &str) -> T
 
 /// How many records are settled, over all partitions; 0 before the connector has made its schema.
 pub(crate) async fn settled(client: &Client) -> i64 {
-    let sum = client
-        .query_one(
-            "select coalesce(sum(next_offset), 0)::int8 from embedsink.offsets",
-            &[],
-        )
-        .await;
+    let sum =
+        client.query_one("select coalesce(sum(next_offset), 0)::int8 from embedsink.offsets", &[]).await;
     sum.map_or(0, |row| row.get(0))
 }
 

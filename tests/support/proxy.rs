@@ -52,11 +52,7 @@ impl Proxy {
                 });
             }
         });
-        Self {
-            port: own_port,
-            state,
-            listener,
-        }
+        Self { port: own_port, state, listener }
     }
 
     /// Where clients connect.
@@ -136,9 +132,5 @@ fn planned(state: &Mutex<State>, recent: &mut Vec<u8>) -> Option<Loss> {
         .as_ref()
         .is_some_and(|(words, _)| recent.windows(words.len()).any(|window| window == words));
     recent.drain(..recent.len().saturating_sub(words - 1));
-    if come {
-        state.planned.take().map(|(_, loss)| loss)
-    } else {
-        None
-    }
+    if come { state.planned.take().map(|(_, loss)| loss) } else { None }
 }

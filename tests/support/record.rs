@@ -81,16 +81,9 @@ impl Draft {
     /// The payload.
     pub(crate) fn render(&self) -> Vec<u8> {
         let mut fields: Vec<String> = Vec::with_capacity(self.fields.len() + 1);
-        fields.extend(
-            self.fields
-                .iter()
-                .map(|(name, json)| format!("{}: {json}", Value::from(*name))),
-        );
+        fields.extend(self.fields.iter().map(|(name, json)| format!("{}: {json}", Value::from(*name))));
         if !self.fields.iter().any(|(name, _)| *name == "embedding") {
-            fields.insert(
-                fields.len().min(2),
-                format!("\"embedding\": [{}]", self.numbers.join(", ")),
-            );
+            fields.insert(fields.len().min(2), format!("\"embedding\": [{}]", self.numbers.join(", ")));
         }
         format!("{{{}}}", fields.join(", ")).into_bytes()
     }
@@ -107,12 +100,7 @@ pub(crate) struct Generator {
 impl Generator {
     /// Begins with an empty topic.
     pub(crate) fn new(random: Random, shape: Shape) -> Self {
-        Self {
-            random,
-            shape,
-            count: 0,
-            ends: vec![0; shape.partitions as usize],
-        }
+        Self { random, shape, count: 0, ends: vec![0; shape.partitions as usize] }
     }
 
     /// The next `count` records.
@@ -124,12 +112,7 @@ impl Generator {
     pub(crate) fn record(&mut self) -> Record {
         let id = self.id();
         if self.random.chance(self.shape.tombstones) {
-            return self.place(
-                &id.clone(),
-                Some(id.clone().into_bytes()),
-                None,
-                Outcome::Delete(id),
-            );
+            return self.place(&id.clone(), Some(id.clone().into_bytes()), None, Outcome::Delete(id));
         }
         let draft = self.draft(id);
         if self.random.chance(self.shape.damaged) {
@@ -182,14 +165,7 @@ impl Generator {
         self.ends[partition] += 1;
         let timestamp = self.timestamp();
         self.count += 1;
-        Record {
-            partition: partition as i32,
-            offset,
-            timestamp,
-            key,
-            payload,
-            outcome,
-        }
+        Record { partition: partition as i32, offset, timestamp, key, payload, outcome }
     }
 
     /// All records of an id stand in one partition, so that they have an order (FNV-1a).
@@ -219,13 +195,9 @@ impl Generator {
         let numbers: Vec<String> = (0..dimensions).map(|_| number(random)).collect();
         // Each number is the 32-bit float that lies nearest to what is written.
         let embedding = numbers.iter().map(|number| number.parse().unwrap()).collect();
-        let text = random
-            .chance(90)
-            .then(|| format!("text {} – naïve \"quoted\"\n", random.next()));
+        let text = random.chance(90).then(|| format!("text {} – naïve \"quoted\"\n", random.next()));
         let source = random.chance(80).then(|| format!("source {}", random.below(50)));
-        let stated = random
-            .chance(70)
-            .then(|| 1_600_000_000_000 + random.below(100_000_000_000) as i64);
+        let stated = random.chance(70).then(|| 1_600_000_000_000 + random.below(100_000_000_000) as i64);
 
         let mut fields = Vec::new();
         if random.chance(80) {
@@ -236,11 +208,7 @@ impl Generator {
         }
         if let Some(millis) = stated {
             let rfc = jiff::Timestamp::from_millisecond(millis).unwrap().to_string();
-            let json = if random.chance(50) {
-                Value::from(rfc)
-            } else {
-                Value::from(millis)
-            };
+            let json = if random.chance(50) { Value::from(rfc) } else { Value::from(millis) };
             fields.push(("timestamp", json.to_string()));
         }
         if let Some(source) = &source {
@@ -255,20 +223,7 @@ impl Generator {
         }
         let timestamp = stated.unwrap_or_else(|| self.timestamp()) * 1000;
         let key = Some(id.clone().into_bytes());
-        Draft {
-            key,
-            fields,
-            numbers,
-            row: Row {
-                table,
-                id,
-                text,
-                embedding,
-                timestamp,
-                source,
-                metadata,
-            },
-        }
+        Draft { key, fields, numbers, row: Row { table, id, text, embedding, timestamp, source, metadata } }
     }
 }
 

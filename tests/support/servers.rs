@@ -26,19 +26,8 @@ pub(crate) struct OwnServer {
 impl OwnServer {
     /// Starts a server: `postgres` or `kafka`.
     pub(crate) fn start(kind: &'static str, test: &str) -> Self {
-        let mut server = Self {
-            kind,
-            instance: format!("test-{test}-{}", std::process::id()),
-            port: 0,
-        };
-        server.port = server
-            .run("start", &[])
-            .trim()
-            .rsplit_once(':')
-            .unwrap()
-            .1
-            .parse()
-            .unwrap();
+        let mut server = Self { kind, instance: format!("test-{test}-{}", std::process::id()), port: 0 };
+        server.port = server.run("start", &[]).trim().rsplit_once(':').unwrap().1.parse().unwrap();
         server
     }
 
@@ -55,10 +44,7 @@ impl OwnServer {
     /// Starts it again, on the same data and port. Returns when it answers.
     pub(crate) fn start_again(&self) {
         let answer = self.run("start", &[]);
-        assert!(
-            answer.trim().ends_with(&format!(":{}", self.port)),
-            "it came back elsewhere: {answer}"
-        );
+        assert!(answer.trim().ends_with(&format!(":{}", self.port)), "it came back elsewhere: {answer}");
     }
 
     /// Whether it keeps its data when it is killed. The broker tansu does not.
@@ -75,11 +61,7 @@ impl OwnServer {
         let arguments = [command, self.kind, "--instance", &self.instance];
         let done = servers().args(arguments).args(options).output().unwrap();
         let errors = String::from_utf8_lossy(&done.stderr);
-        assert!(
-            done.status.success(),
-            "dev/servers {command} {} failed: {errors}",
-            self.kind
-        );
+        assert!(done.status.success(), "dev/servers {command} {} failed: {errors}", self.kind);
         String::from_utf8(done.stdout).unwrap()
     }
 }
@@ -87,11 +69,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         let arguments = ["remove", self.kind, "--instance", &self.instance];
-        if !servers()
-            .args(arguments)
-            .status()
-            .is_ok_and(|status| status.success())
-        {
+        if !servers().args(arguments).status().is_ok_and(|status| status.success()) {
             eprintln!("the server {} was left behind", self.instance);
         }
     }

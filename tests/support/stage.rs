@@ -39,23 +39,14 @@ impl Stage {
     pub(crate) async fn on(postgres: u16, kafka: u16, test: &str, records: usize) -> Self {
         let mut generator = Generator::new(Random::new(test), MIXED);
         let log = generator.records(records);
-        let (database, topic) = (
-            Database::create_on(postgres).await,
-            Topic::create_on(kafka, MIXED.partitions).await,
-        );
+        let (database, topic) =
+            (Database::create_on(postgres).await, Topic::create_on(kafka, MIXED.partitions).await);
         topic.produce(&log);
         let connector = Connector::restless(&topic, &database, &MIXED);
         connector.migrate().await;
         let client = database.connect().await;
         audit::install(&client, &MIXED).await;
-        Self {
-            connector,
-            client,
-            topic,
-            database,
-            log,
-            generator,
-        }
+        Self { connector, client, topic, database, log, generator }
     }
 
     /// Writes more records into the topic.
@@ -70,15 +61,17 @@ impl Stage {
         settled(&self.client).await as usize
     }
 
-    /// A number of settled records for something to happen at, if `left` more such things are to come before the end.
+    /// A number of settled records for something to happen at, if `left` such things are to come before the end.
+    /// Writes more records into the topic when the connector was too fast for that.
     pub(crate) async fn next_moment(&mut self, left: usize) -> usize {
+        /// More than the connector settles while the test looks at it once.
+        const STRIDE: usize = 3_000;
         let before = self.settled().await;
-        before
-            + 1
-            + self
-                .generator
-                .random
-                .below((self.log.len() - before) / (left + 1))
+        let wanted = before + (left + 1) * STRIDE;
+        if self.log.len() < wanted {
+            self.produce(wanted - self.log.len());
+        }
+        before + 1 + self.generator.random.below((self.log.len() - before) / (left + 1))
     }
 
     /// Lets the process go on to the end of the log and stops it. Returns what it logged.

@@ -29,7 +29,5 @@ pub(crate) async fn at_most<T>(deadline: Duration, mut probe: impl AsyncFnMut() 
 /// # Panics
 /// When the usual deadline has passed. `what` completes "waited for".
 pub(crate) async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
-    at_most(PATIENCE, probe)
-        .await
-        .unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
+    at_most(PATIENCE, probe).await.unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
 }

@@ -26,11 +26,7 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn create() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "pgvector_{}_{}",
-            process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("pgvector_{}_{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let server = Connection::open(&options("postgres")).await.unwrap();
         let create = format!("create database {name} template template0 encoding 'utf8'");
         server.client().batch_execute(&create).await.unwrap();
@@ -41,10 +37,7 @@ impl Database {
     pub(crate) async fn migrated() -> (Self, Connection) {
         let database = Self::create().await;
         let mut connection = database.connect().await;
-        Migrator::new(MIGRATIONS)
-            .apply(&mut connection, &[])
-            .await
-            .unwrap();
+        Migrator::new(MIGRATIONS).apply(&mut connection, &[]).await.unwrap();
         (database, connection)
     }
 
@@ -53,10 +46,7 @@ impl Database {
         let database = Self::create().await;
         let mut connection = database.connect().await;
         let spec = spec(dimensions);
-        Migrator::new(MIGRATIONS)
-            .apply(&mut connection, std::slice::from_ref(&spec))
-            .await
-            .unwrap();
+        Migrator::new(MIGRATIONS).apply(&mut connection, std::slice::from_ref(&spec)).await.unwrap();
         let table = VectorTable::check(connection.client(), &spec).await.unwrap();
         (database, connection, table)
     }
@@ -79,10 +69,7 @@ impl Drop for Database {
         let sql = format!("drop database if exists {} with (force)", self.name);
         // The test's runtime cannot wait inside a drop.
         let dropped = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let server = Connection::open(&options("postgres")).await.unwrap();
                 server.client().batch_execute(&sql).await.unwrap();
@@ -101,20 +88,14 @@ pub(crate) fn options(database: &str) -> ConnectOptions {
         database: database.into(),
         user: "postgres".into(),
         password: None,
-        tls: Tls {
-            mode: TlsMode::Disable,
-            ca_file: None,
-        },
+        tls: Tls { mode: TlsMode::Disable, ca_file: None },
         application_name: "sink-postgres-vector tests".into(),
         connect_timeout: Duration::from_secs(10),
     }
 }
 
 pub(crate) fn spec(dimensions: u16) -> TableSpec {
-    TableSpec {
-        name: Ident::new("embeddings").unwrap(),
-        dimensions,
-    }
+    TableSpec { name: Ident::new("embeddings").unwrap(), dimensions }
 }
 
 /// A row with everything in it but the embedding.
@@ -156,7 +137,5 @@ pub(crate) fn vectors(count: usize, dimensions: usize) -> Vec<Vec<f32>> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         f32::from(u16::try_from(state >> 16).unwrap()) / 65_536.0 - 0.5
     };
-    (0..count)
-        .map(|_| (0..dimensions).map(|_| next()).collect())
-        .collect()
+    (0..count).map(|_| (0..dimensions).map(|_| next()).collect()).collect()
 }

@@ -13,9 +13,7 @@ fn array(text: &str) -> Result<Vec<f32>, RejectReason> {
 /// Reads `[number]` and compares with what the standard library makes of the same text.
 #[track_caller]
 fn agrees_with_std(number: &str) {
-    let wanted: f32 = number
-        .parse()
-        .expect("JSON's numbers are a part of what Rust reads");
+    let wanted: f32 = number.parse().expect("JSON's numbers are a part of what Rust reads");
     let found = array(&format!("[{number}]"));
     let is_right = match &found {
         Ok(found) => wanted.is_finite() && found.iter().map(|value| value.to_bits()).eq([wanted.to_bits()]),
@@ -48,9 +46,7 @@ impl Random {
     /// A number of JSON with 1 to `digits` digits, and sometimes a sign, a point and an exponent.
     fn number(&mut self, digits: u64) -> String {
         let count = 1 + self.below(digits);
-        let mut text: String = (0..count)
-            .map(|_| char::from(b'0' + self.below(10) as u8))
-            .collect();
+        let mut text: String = (0..count).map(|_| char::from(b'0' + self.below(10) as u8)).collect();
         if self.below(4) > 0 {
             let point = self.below(count + 1) as usize;
             text.insert(point, '.');
@@ -68,18 +64,10 @@ impl Random {
         if self.below(2) == 0 {
             let exponent = self.below(121) as i64 - 60;
             let e = if self.below(2) == 0 { 'e' } else { 'E' };
-            let plus = if exponent >= 0 && self.below(2) == 0 {
-                "+"
-            } else {
-                ""
-            };
+            let plus = if exponent >= 0 && self.below(2) == 0 { "+" } else { "" };
             text = format!("{text}{e}{plus}{exponent}");
         }
-        if self.below(2) == 0 {
-            format!("-{text}")
-        } else {
-            text
-        }
+        if self.below(2) == 0 { format!("-{text}") } else { text }
     }
 }
 
@@ -105,11 +93,7 @@ fn stepped(text: &str, up: bool) -> String {
     let text = String::from_utf8(digits).expect("digits");
     // A borrow may have left a leading zero.
     let trimmed = text.trim_start_matches('0');
-    if trimmed.is_empty() || trimmed.starts_with('.') {
-        format!("0{trimmed}")
-    } else {
-        trimmed.to_owned()
-    }
+    if trimmed.is_empty() || trimmed.starts_with('.') { format!("0{trimmed}") } else { trimmed.to_owned() }
 }
 
 #[test]
@@ -150,11 +134,7 @@ fn numbers_halfway_between_two_floats_and_just_beside_go_the_way_of_the_standard
         agrees_with_std(&exact);
         agrees_with_std(&stepped(&exact, true));
         agrees_with_std(&stepped(&exact, false));
-        let longer = if exact.contains('.') {
-            exact
-        } else {
-            format!("{exact}.0")
-        };
+        let longer = if exact.contains('.') { exact } else { format!("{exact}.0") };
         agrees_with_std(&format!("{longer}000000000000000000000000001"));
         agrees_with_std(&format!("{longer}0"));
         for digits in [15, 16, 17, 18, 19] {
@@ -211,10 +191,7 @@ fn the_edges_of_32_bits_are_those_of_the_standard_library() {
         agrees_with_std(number);
         agrees_with_std(&format!("-{}", number.trim_start_matches('-')));
     }
-    assert_eq!(
-        array("[-0.0]").map(|vector| vector[0].to_bits()),
-        Ok((-0.0_f32).to_bits())
-    );
+    assert_eq!(array("[-0.0]").map(|vector| vector[0].to_bits()), Ok((-0.0_f32).to_bits()));
     assert_eq!(array("[0e999]"), Ok(vec![0.0]));
 }
 
@@ -257,29 +234,16 @@ proptest! {
 fn array_and_rest(text: &str) -> Option<Vec<f32>> {
     let mut vector = Vec::new();
     let behind = read(text.as_bytes(), 0, &mut vector).ok()?;
-    text[behind..]
-        .trim_matches([' ', '\n', '\t'])
-        .is_empty()
-        .then_some(vector)
+    text[behind..].trim_matches([' ', '\n', '\t']).is_empty().then_some(vector)
 }
 
 #[test]
 fn a_number_reads_the_same_wherever_it_stands_in_the_buffer() {
-    for number in [
-        "7",
-        "-0.25",
-        "12345678",
-        "123456789.12345678",
-        "1.2345678901234567e-05",
-        "0.00000001",
-    ] {
+    for number in ["7", "-0.25", "12345678", "123456789.12345678", "1.2345678901234567e-05", "0.00000001"] {
         let wanted: f32 = number.parse().expect("a number");
         for offset in 0..64 {
             let before = "x".repeat(offset);
-            for text in [
-                format!("{before}[{number}]"),
-                format!("{before}[{number}] and more behind it"),
-            ] {
+            for text in [format!("{before}[{number}]"), format!("{before}[{number}] and more behind it")] {
                 let mut vector = Vec::new();
                 let behind = read(text.as_bytes(), offset, &mut vector).expect("an array");
                 assert_eq!(vector, [wanted], "{number} at {offset}");
@@ -300,13 +264,9 @@ fn a_number_reads_the_same_wherever_it_stands_in_the_buffer() {
 #[test]
 fn all_white_space_of_json_may_stand_between() {
     let wanted = Ok(vec![1.0, -2.5, 3.0]);
-    for text in [
-        "[1,-2.5,3]",
-        "[1, -2.5, 3]",
-        "[ 1 , -2.5 , 3 ]",
-        "[\n\t1,\r\n  -2.5,\n\n3\n]",
-        "[1,  -2.5,\t3]",
-    ] {
+    for text in
+        ["[1,-2.5,3]", "[1, -2.5, 3]", "[ 1 , -2.5 , 3 ]", "[\n\t1,\r\n  -2.5,\n\n3\n]", "[1,  -2.5,\t3]"]
+    {
         assert_eq!(array(text), wanted, "{text:?}");
     }
     assert_eq!(array("[]"), Ok(vec![]));
@@ -390,10 +350,7 @@ fn a_very_long_number_takes_linear_time() {
     assert_eq!(array(&format!("[0.{digits}]")), Ok(vec![0.777_777_8]));
     assert_eq!(array(&format!("[{digits}]")), Err(RejectReason::NotFinite));
     // Beyond some 65,000 digits before the point std is lost too, and says infinity.
-    assert_eq!(
-        array(&format!("[{}e-49999]", &digits[..50_000])),
-        Ok(vec![70.0 / 9.0])
-    );
+    assert_eq!(array(&format!("[{}e-49999]", &digits[..50_000])), Ok(vec![70.0 / 9.0]));
     assert_eq!(array(&format!("[1e{digits}]")), Err(RejectReason::NotFinite));
     assert_eq!(array(&format!("[1e-{digits}]")), Ok(vec![0.0]));
     assert!(since.elapsed().as_secs() < 5, "it took {:?}", since.elapsed());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -46,26 +46,46 @@ impl Notes {
     }
 
     fn leave(&self, note: Note) {
-        self.list
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(note);
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+}
+
+/// The two clients of a source: the group's member, and one outside of the group for questions.
+pub(super) struct Clients {
+    pub(super) consumer: BaseConsumer<Context>,
+    pub(super) asker: BaseConsumer<Context>,
+    pub(super) notes: Arc<Notes>,
+}
+
+impl Clients {
+    /// Makes them. librdkafka connects when it is first asked for something.
+    pub(super) fn new(mut config: ClientConfig, secrets: &[String]) -> KafkaResult<Self> {
+        let notes = Arc::new(Notes::default());
+        let context = || Context { notes: Arc::clone(&notes), secrets: secrets.to_vec() };
+        let consumer = config.create_with_context(context())?;
+        config.remove("group.id");
+        let asker = config.create_with_context(context())?;
+        Ok(Self { consumer, asker, notes })
     }
 }
 
 pub(super) struct Context {
     notes: Arc<Notes>,
+    /// Values of properties that librdkafka must not repeat in our log.
+    secrets: Vec<String>,
 }
 
 impl Context {
-    pub(super) fn new(notes: Arc<Notes>) -> Self {
-        Self { notes }
+    fn without_secrets(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
     }
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // librdkafka names brokers, topics and states here, never keys, payloads or passwords.
+        // librdkafka names brokers, topics and states here, never keys or payloads; but it may quote
+        // a property's value.
+        let message = self.without_secrets(message);
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -81,8 +101,12 @@ impl ClientContext for Context {
         }
     }
 
+    fn stats_raw(&self, _statistics: &[u8]) {
+        // statistics.interval.ms may be set, but nobody here reads them.
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        tracing::warn!(target: "librdkafka", %error, "{}", self.without_secrets(reason));
         if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             self.notes.leave(Note::Refused(code));
         }
@@ -97,10 +121,7 @@ impl ConsumerContext for Context {
             self.notes.leave(Note::Assigned(partitions_of(list)));
         } else {
             let lost = consumer.assignment_lost();
-            self.notes.leave(Note::Revoked {
-                partitions: partitions_of(list),
-                lost,
-            });
+            self.notes.leave(Note::Revoked { partitions: partitions_of(list), lost });
         }
     }
 
@@ -133,8 +154,5 @@ pub(super) fn unassign(consumer: &BaseConsumer<Context>, list: &TopicPartitionLi
 }
 
 fn partitions_of(list: &TopicPartitionList) -> Vec<Partition> {
-    list.elements()
-        .iter()
-        .map(|element| Partition::new(element.topic(), element.partition()))
-        .collect()
+    list.elements().iter().map(|element| Partition::new(element.topic(), element.partition())).collect()
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
@@ -21,9 +21,7 @@ fn settings(properties: &[(&str, &str)]) -> KafkaSettings {
 
 /// What librdkafka itself makes of the properties, defaults included.
 fn native(settings: &KafkaSettings, name: &str) -> String {
-    let config = client_config(settings)
-        .create_native_config()
-        .expect("librdkafka takes them");
+    let config = client_config(settings).create_native_config().expect("librdkafka takes them");
     config.get(name).expect("a property")
 }
 
@@ -36,16 +34,7 @@ fn the_connector_owns_the_properties_that_its_promise_rests_on() {
         ("enable.auto.offset.store", "false"),
         ("enable.partition.eof", "false"),
     ];
-    let hostile = owned.map(|(name, _)| {
-        (
-            name,
-            if name.starts_with("enable") {
-                "true"
-            } else {
-                "other"
-            },
-        )
-    });
+    let hostile = owned.map(|(name, _)| (name, if name.starts_with("enable") { "true" } else { "other" }));
     for settings in [settings(&[]), settings(&hostile)] {
         for (name, wanted) in owned {
             assert_eq!(client_config(&settings).get(name), Some(wanted));
@@ -84,10 +73,7 @@ fn any_other_property_of_librdkafka_passes() {
 fn without_properties_the_queues_are_bounded_and_rebalances_are_gradual() {
     let settings = settings(&[]);
     assert_eq!(native(&settings, "client.id"), "embedsink");
-    assert_eq!(
-        native(&settings, "partition.assignment.strategy"),
-        "cooperative-sticky"
-    );
+    assert_eq!(native(&settings, "partition.assignment.strategy"), "cooperative-sticky");
     assert_eq!(native(&settings, "queued.max.messages.kbytes"), "16384");
     assert_eq!(native(&settings, "fetch.max.bytes"), "8388608");
     assert_eq!(native(&settings, "isolation.level"), "read_committed");
@@ -95,11 +81,9 @@ fn without_properties_the_queues_are_bounded_and_rebalances_are_gradual() {
 
 #[tokio::test]
 async fn a_property_that_librdkafka_does_not_know_or_take_is_named_without_its_value() {
-    for (name, value) in [
-        ("no.such.property", "c4nary"),
-        ("session.timeout.ms", "c4nary"),
-        ("sasl.mechanism", "c4nary"),
-    ] {
+    for (name, value) in
+        [("no.such.property", "c4nary"), ("session.timeout.ms", "c4nary"), ("sasl.mechanism", "c4nary")]
+    {
         match KafkaSource::start(&settings(&[(name, value)]), 1 << 20) {
             Err(error @ SourceError::Settings { .. }) => {
                 let said = error.to_string();
@@ -166,17 +150,12 @@ async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     loop {
         look.tick().await;
         source.commit(&advice(30, 40));
-        let found = observer
-            .committed_offsets(asked.clone(), Duration::from_secs(10))
-            .expect("an answer");
+        let found = observer.committed_offsets(asked.clone(), Duration::from_secs(10)).expect("an answer");
         let found: Vec<Offset> = found.elements().iter().map(|element| element.offset()).collect();
         if found == [Offset::Offset(30), Offset::Offset(40)] {
             break;
         }
-        assert!(
-            since.elapsed() < Duration::from_secs(60),
-            "the broker knows {found:?}"
-        );
+        assert!(since.elapsed() < Duration::from_secs(60), "the broker knows {found:?}");
     }
     source.close(Duration::from_secs(20)).await;
 }
