@@ -67,6 +67,7 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
         let specs = target::table_specs(&settings)?;
         let applied = target::migrator().apply(&mut connection, &specs).await?;
         target::log_applied(&applied);
+        target::migrator().check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
         for spec in &specs {
             VectorTable::check(connection.client(), spec).await?;
         }

@@ -14,6 +14,13 @@ use crate::error::{ConnectorError, WriteError};
 static MIGRATIONS: &[Migration] =
     &[Migration { number: 1, name: "bookkeeping", sql: include_str!("../migrations/0001_bookkeeping.sql") }];
 
+/// What the connector does in its own schema, and so must be allowed to do: found out at start, not at
+/// the first bad record.
+pub(crate) const BOOKKEEPING_RIGHTS: &[(&str, &[&str])] = &[
+    ("embedsink.offsets", &["select", "insert", "update"]),
+    ("embedsink.dead_letters", &["select", "insert"]),
+];
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All migrations of this version.

@@ -35,8 +35,8 @@ pub struct VectorTable {
 }
 
 impl VectorTable {
-    /// Checks the table: the extension, every column's type, the dimension, a unique key on `id`, the rights of the
-    /// role. All that is wrong is reported together. Changes nothing.
+    /// Checks the table: the extension, every column's type and whether it takes nulls, the dimension, a unique key on
+    /// `id`, the rights of the role. All that is wrong is reported together. Changes nothing.
     pub async fn check(client: &Client, spec: &TableSpec) -> Result<Self, ContractError> {
         contract::check(client, spec).await
     }

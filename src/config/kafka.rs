@@ -23,6 +23,7 @@ const OWNED: &[(&str, &str, &str)] = &[
     ),
     ("enable.auto.commit", POSITIONS, REMOVE),
     ("auto.commit.enable", POSITIONS, REMOVE),
+    ("plugin.library.paths", "it would load foreign code into the connector", REMOVE),
     ("auto.commit.interval.ms", POSITIONS, REMOVE),
     ("enable.auto.offset.store", POSITIONS, REMOVE),
     ("offset.store.method", POSITIONS, REMOVE),

@@ -15,7 +15,6 @@ create table audit.applied (
   target text, id text, partition int, record_offset bigint);
 create table audit.moves (
   seq bigint generated always as identity, xid xid8 not null default pg_current_xact_id(),
-  session int not null default pg_backend_pid(),
   partition int, epoch bigint, before bigint, after bigint);
 create function audit.row() returns trigger language plpgsql as $$ begin
   insert into audit.applied (target, id, partition, record_offset)

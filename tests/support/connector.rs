@@ -95,9 +95,11 @@ impl Connector {
         self.folder.join("connector.yaml").to_str().unwrap().to_owned()
     }
 
-    /// Writes the configuration file.
+    /// Writes the configuration file, in one step: another instance may be reading it.
     pub(crate) fn write(&self) {
-        fs::write(self.path(), self.yaml()).unwrap();
+        let draft = self.folder.join("draft.yaml");
+        fs::write(&draft, self.yaml()).unwrap();
+        fs::rename(draft, self.path()).unwrap();
     }
 
     /// Starts it.
