@@ -130,11 +130,6 @@ impl ConnectorError {
     pub fn remedy(&self) -> Option<String> {
         match self {
             Self::Write(WriteError::Postgres(error)) | Self::Connect(WriteError::Postgres(error)) => error.remedy(),
-            Self::Migrate(MigrateError::Pending { .. }) => Some(
-                "Run `embedsink migrate --config FILE` as a role that may create them, or take `migrate: manual` \
-                 out of the configuration"
-                    .to_owned(),
-            ),
             Self::Migrate(error) => error.remedy(),
             Self::Contract(ContractError::Unknown(error)) => error.remedy(),
             _ => None,
