@@ -129,7 +129,9 @@ impl ConnectorError {
     /// How to mend it, as whole sentences, where the message does not say so already.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Write(WriteError::Postgres(error)) | Self::Connect(WriteError::Postgres(error)) => error.remedy(),
+            Self::Write(WriteError::Postgres(error)) | Self::Connect(WriteError::Postgres(error)) => {
+                error.remedy()
+            }
             Self::Migrate(error) => error.remedy(),
             Self::Contract(ContractError::Unknown(error)) => error.remedy(),
             _ => None,
