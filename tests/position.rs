@@ -33,7 +33,8 @@ async fn a_topic_deleted_and_created_again_stops_the_connector() {
 async fn a_topic_created_again_with_more_records_than_before_stops_the_connector() {
     let (database, topic) = (Database::create().await, Topic::create(1).await);
     let connector = Connector::restless(&topic, &database, &ONE);
-    let mut generator = Generator::new(Random::new("recreated longer"), ONE);
+    let shape = Shape { damaged: 50, ..ONE };
+    let mut generator = Generator::new(Random::new("recreated longer"), shape);
     let log = generator.records(30);
     topic.produce(&log);
     let client = database.connect().await;
@@ -42,6 +43,7 @@ async fn a_topic_created_again_with_more_records_than_before_stops_the_connector
     process.stop().await;
 
     topic.recreate().await;
+    generator.begin_anew();
     topic.produce(&generator.records(50));
     let text = connector.start().ends_with(1).await;
     assert!(text.contains("the record at offset 29 is not the one that was written from there"), "{text}");

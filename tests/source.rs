@@ -44,7 +44,7 @@ impl Cluster {
 
     fn settings(&self, topic: &str, properties: &[(&str, &str)]) -> KafkaSettings {
         let own = [
-            ("session.timeout.ms", "4000"),
+            ("session.timeout.ms", "8000"),
             ("heartbeat.interval.ms", "300"),
             ("max.poll.interval.ms", "8000"),
             ("reconnect.backoff.max.ms", "500"),
@@ -360,42 +360,89 @@ async fn rebalance(strategy: &str, revoked_count: usize) {
         event = first.next() => panic!("{event:?} while the hand-over is held back"),
     }
     drop(done);
-    let its = assigned(&mut second, 2).await;
-    let kept: Vec<i32> = if strategy == "range" {
-        assigned(&mut first, 2).await.into_keys().collect()
-    } else {
-        (0..4).filter(|number| !gone.contains(number)).collect()
-    };
-    assert!(its.keys().all(|number| !kept.contains(number)), "{its:?} and {kept:?}");
-
     for number in 0..4 {
         cluster.produce(number, if number == gone[0] { 110..120 } else { 100..120 }, "payload");
     }
+    if strategy == "range" {
+        return share_out(&cluster, first, second).await;
+    }
+    let its = assigned(&mut second, 2).await;
+    let kept: Vec<i32> = (0..4).filter(|number| !gone.contains(number)).collect();
+    assert!(its.keys().all(|number| !kept.contains(number)), "{its:?} and {kept:?}");
     for number in its.keys() {
         second.begin(&partition(*number), Tenure(2), 50);
     }
-    if strategy == "range" {
-        for number in &kept {
-            first.begin(&partition(*number), Tenure(2), 100);
-        }
-    }
-    let tenure = if strategy == "range" { 2 } else { 1 };
-    let wanted_of_first: Vec<_> = kept.iter().map(|number| (*number, tenure, 100, 120)).collect();
+    let wanted_of_first: Vec<_> = kept.iter().map(|number| (*number, 1, 100, 120)).collect();
     let wanted_of_second: Vec<_> = its.keys().map(|number| (*number, 2, 50, 120)).collect();
     tokio::join!(read(&mut first, &wanted_of_first), read(&mut second, &wanted_of_second));
 
     // Who closes leaves the group, and the other gets its share without waiting for the session's end.
     second.close(PATIENCE).await;
-    if strategy == "range" {
-        let (gone, done) = revoked(&mut first).await;
-        assert_eq!(gone.len(), 2);
-        drop(done);
-        assert_eq!(assigned(&mut first, 4).await.len(), 4);
-    } else {
-        let back = assigned(&mut first, 2).await;
-        assert!(back.keys().eq(its.keys()));
+    let back = assigned(&mut first, 2).await;
+    assert!(back.keys().eq(its.keys()));
+    first.close(PATIENCE).await;
+}
+
+/// In an eager group everything is dealt out anew, in one round or several, as members happen to come back. Each
+/// begin goes on where the partition's last tenure was; in the end everything is read, under its own tenure, once.
+async fn share_out(cluster: &Cluster, mut first: KafkaSource, mut second: KafkaSource) {
+    let mut deal = Deal { read: [0; 4], tenures: [1; 4], of_second: 0 };
+    while !deal.is_read_to(120) || deal.of_second == 0 {
+        tokio::select! {
+            event = next(&mut first) => deal.heed(&mut first, event),
+            event = next(&mut second) => {
+                let begun = deal.heed(&mut second, event);
+                deal.of_second += begun;
+                begun
+            },
+        };
+    }
+    // Who closes leaves the group, and the other gets everything without waiting for the session's end.
+    second.close(PATIENCE).await;
+    for number in 0..4 {
+        cluster.produce(number, 120..130, "payload");
+    }
+    while !deal.is_read_to(130) {
+        let event = next(&mut first).await;
+        deal.heed(&mut first, event);
     }
     first.close(PATIENCE).await;
+}
+
+/// The tenure of each of four partitions, and how many records of it are read beyond the first 100.
+struct Deal {
+    read: [i64; 4],
+    tenures: [i64; 4],
+    of_second: usize,
+}
+
+impl Deal {
+    fn is_read_to(&self, end: i64) -> bool {
+        self.read.iter().all(|read| 100 + read == end)
+    }
+
+    /// Does what a pipeline does with an event; returns how many partitions were begun.
+    fn heed(&mut self, member: &mut KafkaSource, event: SourceEvent) -> usize {
+        match event {
+            SourceEvent::Assigned { partition, .. } => {
+                let number = partition.number() as usize;
+                self.tenures[number] += 1;
+                member.begin(&partition, Tenure(self.tenures[number]), 100 + self.read[number]);
+                return 1;
+            }
+            SourceEvent::Revoked { done, .. } => drop(done),
+            SourceEvent::Fetched(run) => {
+                let number = run.partition().number() as usize;
+                if run.tenure() == Tenure(self.tenures[number]) {
+                    for offset in offsets(&run) {
+                        assert_eq!(offset, 100 + self.read[number], "{}", run.partition());
+                        self.read[number] += 1;
+                    }
+                }
+            }
+        }
+        0
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -656,7 +703,7 @@ async fn a_position_beyond_the_end_or_before_the_beginning_stops_the_source() {
     // The mock keeps 5 MB of a partition.
     let cluster = Cluster::new(1, 1);
     cluster.produce(0, 0..8_000, &"x".repeat(1_000));
-    for (offset, word) in [(9_000, "deleted and created again"), (0, "retention deleted them")] {
+    for (offset, word) in [(9_000, "deleted and created again"), (0, "Retention has deleted")] {
         let mut source = cluster.join();
         let retained = assigned(&mut source, 1).await[&0];
         assert!(retained.earliest > 0 && retained.end == 8_000, "{retained:?}");

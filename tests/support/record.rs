@@ -103,6 +103,11 @@ impl Generator {
         Self { random, shape, count: 0, ends: vec![0; shape.partitions as usize] }
     }
 
+    /// Goes on with a new, empty topic.
+    pub(crate) fn begin_anew(&mut self) {
+        self.ends.fill(0);
+    }
+
     /// The next `count` records.
     pub(crate) fn records(&mut self, count: usize) -> Vec<Record> {
         (0..count).map(|_| self.record()).collect()
