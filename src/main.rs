@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 /// Without a subcommand it runs until it gets SIGTERM or SIGINT. It then finishes what it has
 /// taken, within shutdown-timeout; a second signal ends it at once.
 ///
-/// Exit codes: 0 clean stop, 1 failed, 78 bad configuration. Logs go to standard error; RUST_LOG
+/// Exit codes: 0 clean stop, 1 failed, 2 wrong arguments, 78 bad configuration. Logs go to standard error; RUST_LOG
 /// sets what is logged (default info).
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
