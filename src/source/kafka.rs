@@ -26,6 +26,9 @@ use poll::{Command, Ends, Poller};
 
 /// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
 const QUEUE_KIB: &str = "16384";
+/// How long a partition is not fetched once that queue is full. The queue is small, and drained within
+/// some 70 ms; librdkafka's own second would leave us waiting most of the time.
+const BACKOFF_MS: &str = "10";
 /// The largest answer to one fetch, unless the user sets another.
 const FETCH_BYTES: &str = "8388608";
 
@@ -161,6 +164,7 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
         .set("client.id", "embedsink")
         .set("queued.max.messages.kbytes", QUEUE_KIB)
         .set("fetch.max.bytes", FETCH_BYTES)
+        .set("fetch.queue.backoff.ms", BACKOFF_MS)
         .set("partition.assignment.strategy", "cooperative-sticky");
     for (name, value) in &settings.properties {
         config.set(name, value.expose());
