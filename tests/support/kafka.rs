@@ -22,6 +22,7 @@ pub(crate) struct Topic {
     broker: String,
     name: String,
     partitions: i32,
+    is_on_tansu: bool,
 }
 
 impl Topic {
@@ -34,7 +35,12 @@ impl Topic {
     pub(crate) async fn create_on(port: u16, partitions: i32) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("embedsink-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let topic = Self { broker: format!("127.0.0.1:{port}"), name, partitions };
+        let topic = Self {
+            broker: format!("127.0.0.1:{port}"),
+            name,
+            partitions,
+            is_on_tansu: servers::is_tansu(port),
+        };
         topic.make().await;
         topic
     }
@@ -181,6 +187,10 @@ impl<'a> TopicProducer<'a> {
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "50000")
             .set("message.max.bytes", "83886080");
+        if topic.is_on_tansu {
+            // It takes the first offset of the last batch for the end of the log.
+            config.set("batch.num.messages", "1");
+        }
         Self { producer: config.create_with_context(Strict).unwrap(), topic }
     }
 

@@ -49,12 +49,7 @@ impl OwnServer {
 
     /// Whether it keeps its data when it is killed. The broker tansu does not.
     pub(crate) fn is_durable(&self) -> bool {
-        let status = servers().arg("status").output().unwrap();
-        let status = String::from_utf8(status.stdout).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.contains(&self.instance) && line.contains(&self.port.to_string()));
-        !line.expect("the server is known").starts_with("tansu")
+        !is_tansu(self.port)
     }
 
     fn run(&self, command: &str, options: &[&str]) -> String {
@@ -73,6 +68,13 @@ impl Drop for OwnServer {
             eprintln!("the server {} was left behind", self.instance);
         }
     }
+}
+
+/// Whether the broker at this port is tansu, which stands in where Apache Kafka cannot be had.
+pub(crate) fn is_tansu(port: u16) -> bool {
+    let status = servers().arg("status").output().unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    status.lines().any(|line| line.starts_with("tansu") && line.contains(&format!(":{port},")))
 }
 
 fn servers() -> Command {
