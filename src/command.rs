@@ -6,7 +6,7 @@ use std::path::Path;
 use sink_postgres_vector::{Connection, VectorTable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Settings;
+use crate::config::{Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED};
 use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
@@ -86,7 +86,9 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
 /// The settings, checked as far as that goes without a connection.
 fn load(config: &Path, secrets: Option<&Path>) -> Result<Settings, ConnectorError> {
     let settings = Settings::from_file(config, secrets)?;
-    kafka::check_settings(&settings.source)?;
+    if let SourceSettings::Kafka(kafka) = &settings.source {
+        kafka::check_settings(kafka)?;
+    }
     Ok(settings)
 }
 
@@ -106,7 +108,7 @@ impl Signals {
 
 fn log_start(settings: &Settings) {
     let (version, connector) = (env!("CARGO_PKG_VERSION"), &settings.connector);
-    tracing::info!(version, connector, group = settings.source.group_id, "embedsink: {}", summary(settings));
+    tracing::info!(version, connector, "embedsink: {}", summary(settings));
 }
 
 /// Where from and where to, in a line. Holds no secret.
@@ -114,10 +116,14 @@ fn summary(settings: &Settings) -> String {
     let (source, postgres) = (&settings.source, &settings.postgres);
     let tables: Vec<String> =
         settings.tables.iter().map(|table| format!("{}({})", table.name, table.dimensions)).collect();
+    let source = match source {
+        SourceSettings::Kafka(kafka) => {
+            format!("topics {} on {}", kafka.topics.join(","), kafka.bootstrap_servers.join(","))
+        }
+        SourceSettings::Fluvio(fluvio) => format!("Fluvio topic {}", fluvio.topic.name),
+    };
     format!(
-        "topics {} on {} into tables {} on {}:{}/{}",
-        source.topics.join(","),
-        source.bootstrap_servers.join(","),
+        "{source} into tables {} on {}:{}/{}",
         tables.join(","),
         postgres.host,
         postgres.port,

@@ -30,6 +30,9 @@ pub mod config;
 pub mod error;
 pub mod reject;
 
+// Fluvio's own words.
+pub mod framework;
+
 // The edge.
 pub mod command;
 pub mod lifecycle;

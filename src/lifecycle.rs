@@ -11,12 +11,13 @@ use sink_postgres_vector::{Connection, VectorTable};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{MigrateMode, Settings};
+use crate::config::{MigrateMode, Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
 use crate::route::{Router, TableLimits};
 use crate::source::kafka::KafkaSource;
+use crate::source::{Budget, Source, SourceError};
 use crate::target;
 use crate::write::{PostgresWriter, pauses};
 
@@ -127,25 +128,25 @@ impl Running {
 
 async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) -> Ending {
     let born = Instant::now();
-    let shutdown_timeout = settings.shutdown_timeout;
-    let started = tokio::select! {
+    let prepared = tokio::select! {
         biased;
         () = stop.asked.cancelled() => None,
-        pipeline = start(settings, &monitor) => Some(pipeline),
+        tables = prepare_target(&settings, &monitor) => Some(tables),
     };
-    let (drained, ended) = match started {
+    let (drained, ended) = match prepared {
         // Asked to stop before anything was taken.
         None => (true, Ok(())),
         Some(Err(error)) => (true, Err(error)),
-        Some(Ok(mut pipeline)) => {
-            monitor.enter(Phase::Starting, "joining the consumer group");
-            let ended = pipeline.run(&stop.asked).await;
-            let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
-            monitor.enter(Phase::Draining, reason);
-            let by = stop.deadline.get().copied();
-            let by = by.unwrap_or_else(|| tokio::time::Instant::now() + shutdown_timeout);
-            let (drained, finished) = pipeline.drain(by).await;
-            (drained, ended.and(finished))
+        Some(Ok(tables)) => {
+            let budget = Budget::new(2 * settings.batch.max_bytes);
+            let begun = match &settings.source {
+                SourceSettings::Kafka(kafka) => match KafkaSource::start(kafka, budget) {
+                    Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
+                    Err(error) => Err(error),
+                },
+                SourceSettings::Fluvio(_) => Err(SourceError::Gone("not yet".to_owned())),
+            };
+            begun.unwrap_or_else(|error| (true, Err(error.into())))
         }
     };
     match &ended {
@@ -155,22 +156,44 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
     Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }
 
-/// Everything up to the first record.
-async fn start(settings: Settings, monitor: &Arc<Monitor>) -> Result<Pipeline<KafkaSource>, ConnectorError> {
-    let tables = prepare_target(&settings, monitor).await?;
-    let options = target::connect_options(&settings);
+/// Reads and writes until it is asked to stop, or cannot go on; then drains. Returns whether all that was
+/// gathered was written, and why it ended.
+async fn flow<S: Source>(
+    source: S,
+    settings: &Settings,
+    tables: &[VectorTable],
+    monitor: &Arc<Monitor>,
+    stop: &StopSignal,
+) -> (bool, Result<(), ConnectorError>) {
+    monitor.enter(Phase::Starting, "waiting for partitions");
+    let mut pipeline = join(source, settings, tables, monitor);
+    let ended = pipeline.run(&stop.asked).await;
+    let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
+    monitor.enter(Phase::Draining, reason);
+    let by = stop.deadline.get().copied();
+    let by = by.unwrap_or_else(|| tokio::time::Instant::now() + settings.shutdown_timeout);
+    let (drained, finished) = pipeline.drain(by).await;
+    (drained, ended.and(finished))
+}
+
+fn join<S: Source>(
+    source: S,
+    settings: &Settings,
+    tables: &[VectorTable],
+    monitor: &Arc<Monitor>,
+) -> Pipeline<S> {
+    let options = target::connect_options(settings);
     let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
     let writers = (0..lanes)
-        .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.clone()))
+        .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.to_vec()))
         .collect();
     let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
-    let source = KafkaSource::start(&settings.source, 2 * settings.batch.max_bytes)?;
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
         tolerance: settings.tolerance,
-        start: settings.source.start,
+        start: settings.source.start(),
     };
-    Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
+    Pipeline::new(source, writers, router, pipeline_settings, monitor)
 }
 
 /// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.

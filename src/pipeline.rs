@@ -140,6 +140,7 @@ impl<S: Source> Pipeline<S> {
                 }
                 self.release(&partitions, &done);
             }
+            SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
         }
         Ok(())
     }
@@ -153,11 +154,7 @@ impl<S: Source> Pipeline<S> {
                 return Err(SourceError::out_of_range(partition, taken.next_offset, retained).into());
             }
             None => {
-                let offset = match self.settings.start {
-                    StartAt::Beginning => retained.earliest,
-                    StartAt::End => retained.end,
-                };
-                let first = First { offset, late: retained.earliest };
+                let first = First { offset: retained.resolve(self.settings.start), late: retained.earliest };
                 self.send(&partition, LaneInput::Take { partition: partition.clone(), first });
             }
         }

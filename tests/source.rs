@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use embedsink::config::{KafkaSettings, Secret, StartAt};
 use embedsink::source::kafka::KafkaSource;
-use embedsink::source::{Fetched, HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
+use embedsink::source::{
+    Budget, Fetched, HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure,
+};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -66,7 +68,7 @@ impl Cluster {
     }
 
     fn join_with(&self, properties: &[(&str, &str)], budget: usize) -> KafkaSource {
-        KafkaSource::start(&self.settings(TOPIC, properties), budget).unwrap()
+        KafkaSource::start(&self.settings(TOPIC, properties), Budget::new(budget)).unwrap()
     }
 
     /// Produces records whose key is their offset, and `payload` their payload.
@@ -87,9 +89,19 @@ fn partition(number: i32) -> Partition {
     Partition::new(TOPIC, number)
 }
 
+/// The next event that matters here. Cancel-safe.
+async fn heard(source: &mut KafkaSource) -> Result<SourceEvent, SourceError> {
+    loop {
+        let event = source.next().await?;
+        if !matches!(event, SourceEvent::Ends(_) | SourceEvent::Paused(_)) {
+            return Ok(event);
+        }
+    }
+}
+
 /// The next event, in time.
 async fn next(source: &mut KafkaSource) -> SourceEvent {
-    match tokio::time::timeout(PATIENCE, source.next()).await {
+    match tokio::time::timeout(PATIENCE, heard(source)).await {
         Ok(event) => event.unwrap(),
         Err(_) => panic!("waited in vain for an event"),
     }
@@ -98,7 +110,7 @@ async fn next(source: &mut KafkaSource) -> SourceEvent {
 /// Why the source ends, whatever it says before.
 async fn failure(source: &mut KafkaSource) -> SourceError {
     loop {
-        match tokio::time::timeout(PATIENCE, source.next()).await {
+        match tokio::time::timeout(PATIENCE, heard(source)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
             Err(_) => panic!("waited in vain for an error"),
@@ -135,7 +147,7 @@ async fn revoked(source: &mut KafkaSource) -> (Vec<i32>, HandOver) {
 
 /// Nothing happens for a while.
 async fn assert_quiet(source: &mut KafkaSource) {
-    if let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
+    if let Ok(event) = tokio::time::timeout(QUIET, heard(source)).await {
         panic!("{event:?} while nothing should happen");
     }
 }
@@ -289,7 +301,7 @@ async fn a_partition_that_is_announced_again_waits_for_the_next_begin() {
     };
     assert_eq!(retained, (0, Retained { earliest: 0, end: 150 }));
     cluster.produce(0, 150..200, "payload");
-    while let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
+    while let Ok(event) = tokio::time::timeout(QUIET, heard(&mut source)).await {
         let SourceEvent::Fetched(run) = event.unwrap() else { panic!("not a run of records") };
         let was_under_way = run.tenure() == Tenure(1) && offsets(&run).iter().all(|offset| *offset < 150);
         assert!(was_under_way, "{:?} of {:?}", offsets(&run), run.tenure());
@@ -357,7 +369,7 @@ async fn rebalance(strategy: &str, revoked_count: usize) {
     cluster.produce(gone[0], 100..110, "payload");
     tokio::select! {
         () = assert_quiet(&mut second) => {}
-        event = first.next() => panic!("{event:?} while the hand-over is held back"),
+        event = heard(&mut first) => panic!("{event:?} while the hand-over is held back"),
     }
     drop(done);
     for number in 0..4 {
@@ -431,6 +443,7 @@ impl Deal {
                 return 1;
             }
             SourceEvent::Revoked { done, .. } => drop(done),
+            SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
             SourceEvent::Fetched(run) => {
                 let number = run.partition().number() as usize;
                 if run.tenure() == Tenure(self.tenures[number]) {
@@ -492,6 +505,7 @@ async fn closing_while_a_hand_over_is_held_back_leaves_the_group_at_once() {
                     its.retain(|number, _| partitions.iter().all(|partition| partition.number() != *number));
                 }
                 SourceEvent::Fetched(run) => panic!("{run:?} before begin"),
+                SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
             }
         }
         second.close(PATIENCE).await;
@@ -551,7 +565,7 @@ impl Reader {
                     *next += run.len() as i64;
                 }
             }
-            SourceEvent::Revoked { .. } => {}
+            SourceEvent::Revoked { .. } | SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
         }
     }
 
@@ -575,7 +589,7 @@ async fn a_broker_that_comes_back_is_read_on_without_gap_or_repetition() {
         reader.read_until(&mut source, end).await;
         cluster.mock.broker_down(1).unwrap();
         // The outage may cost the membership, and that comes back, too.
-        while let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
+        while let Ok(event) = tokio::time::timeout(QUIET, heard(&mut source)).await {
             reader.on(&mut source, event.unwrap());
         }
         cluster.mock.broker_up(1).unwrap();
@@ -607,7 +621,7 @@ async fn a_partition_whose_leader_is_away_does_not_hold_up_the_others() {
 /// Takes runs, and keeps them, until no more come. Returns them.
 async fn take_until_quiet(source: &mut KafkaSource) -> Vec<Fetched> {
     let mut runs = Vec::new();
-    while let Ok(event) = tokio::time::timeout(QUIET, source.next()).await {
+    while let Ok(event) = tokio::time::timeout(QUIET, heard(source)).await {
         let SourceEvent::Fetched(run) = event.unwrap() else { panic!("not a run of records") };
         runs.push(run);
     }
@@ -631,7 +645,7 @@ async fn a_member_whose_records_nobody_takes_stays_in_the_group_within_its_budge
 
     slow.begin(&partition(kept), Tenure(1), 0);
     // Twice the longest time between polls. Were it thrown out, the other would get its partition.
-    let thrown_out = tokio::time::timeout(Duration::from_secs(16), other.next()).await;
+    let thrown_out = tokio::time::timeout(Duration::from_secs(16), heard(&mut other)).await;
     assert!(thrown_out.is_err(), "{thrown_out:?}");
     let mut next_offset = 0;
     while next_offset < 3_000 {
@@ -672,7 +686,7 @@ async fn small_records_count_with_what_keeps_account_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_does_not_exist_is_refused_by_name() {
     let cluster = Cluster::new(1, 1);
-    let mut source = KafkaSource::start(&cluster.settings("missing", &[]), BUDGET).unwrap();
+    let mut source = KafkaSource::start(&cluster.settings("missing", &[]), Budget::new(BUDGET)).unwrap();
     let error = failure(&mut source).await;
     assert!(matches!(error, SourceError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("there is no topic missing"), "{error}");

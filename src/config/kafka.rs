@@ -8,7 +8,8 @@ use super::node::Value;
 use super::problem::{Report, plain_key, quote};
 use super::secret::Secret;
 use super::section::Section;
-use super::settings::{KafkaSettings, StartAt};
+use super::settings::KafkaSettings;
+use crate::framework::config::StartAt;
 use crate::source::kafka::property::{self, Fault};
 
 /// Properties of librdkafka that the connector sets itself: name, reason, fix.

@@ -34,12 +34,13 @@ use quantity::Limits;
 use section::Section;
 use template::Secrets;
 
+pub use crate::framework::config::{FluvioSettings, StartAt};
 pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
 pub use secret::{Secret, SecretStore};
 pub use settings::{
-    BatchSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings, StartAt, TableSettings, TlsMode,
-    TlsSettings, Tolerance,
+    BatchSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings, SourceSettings, TableSettings,
+    TlsMode, TlsSettings, Tolerance,
 };
 
 impl Settings {
@@ -121,7 +122,7 @@ fn read_root(
     };
     Some(Settings {
         connector: meta.name?,
-        source: source?,
+        source: SourceSettings::Kafka(source?),
         postgres: postgres?,
         tables: tables?,
         batch: batch?,

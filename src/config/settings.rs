@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::framework::config::{FluvioSettings, StartAt};
 
 /// The whole configuration of one connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct Settings {
     /// share it.
     pub connector: String,
     /// Where records come from.
-    pub source: KafkaSettings,
+    pub source: SourceSettings,
     /// Where rows go.
     pub postgres: PostgresSettings,
     /// The target tables, never empty. The first takes records that name none.
@@ -26,6 +27,25 @@ pub struct Settings {
     pub tolerance: Tolerance,
     /// How long a stop may take before it gives up.
     pub shutdown_timeout: Duration,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceSettings {
+    /// `embedsink.source.kafka`.
+    Kafka(KafkaSettings),
+    /// `meta.topic` on a Fluvio cluster.
+    Fluvio(FluvioSettings),
+}
+
+impl SourceSettings {
+    /// Where a partition with no stored offset begins, when nothing of its topic was read before.
+    pub fn start(&self) -> StartAt {
+        match self {
+            Self::Kafka(kafka) => kafka.start,
+            Self::Fluvio(fluvio) => fluvio.consumer.start,
+        }
+    }
 }
 
 /// How to read from Kafka.
@@ -41,16 +61,6 @@ pub struct KafkaSettings {
     pub start: StartAt,
     /// Further librdkafka properties, none of which the connector sets itself. A value may be a secret.
     pub properties: BTreeMap<String, Secret>,
-}
-
-/// Where a partition with no stored offset begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StartAt {
-    /// At the oldest record that the broker still keeps.
-    #[default]
-    Beginning,
-    /// After the newest record.
-    End,
 }
 
 /// How to reach PostgreSQL.

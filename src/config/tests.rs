@@ -26,6 +26,14 @@ fn no_environment(_: &str) -> Option<String> {
     None
 }
 
+/// The source, which has to be Kafka.
+fn kafka(settings: &Settings) -> &KafkaSettings {
+    match &settings.source {
+        SourceSettings::Kafka(kafka) => kafka,
+        SourceSettings::Fluvio(_) => panic!("it reads from Fluvio"),
+    }
+}
+
 fn read(text: &str) -> Result<Settings, ConfigError> {
     Settings::from_yaml("c.yaml", text, &SecretStore::environment(), &no_environment)
 }
@@ -97,13 +105,13 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
     let settings = read(REFERENCE).unwrap();
     let expected = Settings {
         connector: "docs".to_owned(),
-        source: KafkaSettings {
+        source: SourceSettings::Kafka(KafkaSettings {
             bootstrap_servers: vec!["localhost:9092".to_owned()],
             topics: vec!["embeddings".to_owned()],
             group_id: "docs".to_owned(),
             start: StartAt::Beginning,
             properties: BTreeMap::new(),
-        },
+        }),
         postgres: PostgresSettings {
             host: "localhost".to_owned(),
             port: 5432,
@@ -257,12 +265,12 @@ fn values_that_yaml_would_type_keep_their_spelling() {
     ]);
     let settings = read(&text).unwrap();
     assert_eq!(settings.connector, "1.10");
-    assert_eq!(settings.source.topics, ["007"]);
+    assert_eq!(kafka(&settings).topics, ["007"]);
     assert_eq!(settings.postgres.database, "on");
     assert_eq!(settings.postgres.user, "0x10");
     assert_eq!(settings.postgres.password, Some(Secret::new("0123")));
     assert_eq!(settings.tables[0].name, "2024");
-    let values: Vec<&str> = settings.source.properties.values().map(Secret::expose).collect();
+    let values: Vec<&str> = kafka(&settings).properties.values().map(Secret::expose).collect();
     assert_eq!(values, ["true", "1e3", "1.50", "no", "~", ".inf"]);
 }
 
@@ -304,7 +312,8 @@ fn kafka_keys_are_taken_as_written() {
         "bootstrap-servers: 'a:1, [::1]:2', topics: [embeddings, b], group-id: g, start: end, properties: \
                  {isolation.level: read_committed, group.protocol: classic, ssl.endpoint.identification.algorithm: none}",
     )]);
-    let source = read(&text).unwrap().source;
+    let settings = read(&text).unwrap();
+    let source = kafka(&settings);
     assert_eq!(source.bootstrap_servers, ["a:1", "[::1]:2"]);
     assert_eq!(source.topics, ["embeddings", "b"]);
     assert_eq!((source.group_id.as_str(), source.start), ("g", StartAt::End));
@@ -495,7 +504,7 @@ fn secrets_are_put_in_after_yaml_so_that_no_value_can_inject_any() {
         let settings = read_with(&text, &[("PW", value), ("HOST", "example")]).unwrap();
         assert_eq!(settings.postgres.password.as_ref().map(Secret::expose), Some(value));
         assert_eq!((settings.postgres.user.as_str(), settings.postgres.host.as_str()), ("u", "db.example"));
-        assert_eq!(settings.source.properties["sasl.password"].expose(), format!("{value}!"));
+        assert_eq!(kafka(&settings).properties["sasl.password"].expose(), format!("{value}!"));
     }
 }
 

@@ -18,7 +18,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use tokio::sync::mpsc;
 
-use super::{Partition, Source, SourceError, SourceEvent, Tenure};
+use super::{Budget, Partition, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
 use context::Clients;
@@ -52,7 +52,7 @@ impl KafkaSource {
     ///
     /// # Errors
     /// [`SourceError::Settings`] when librdkafka refuses a property.
-    pub fn start(settings: &KafkaSettings, budget: usize) -> Result<Self, SourceError> {
+    pub fn start(settings: &KafkaSettings, budget: Budget) -> Result<Self, SourceError> {
         let clients = clients(settings)?;
         let (events, event_receiver) = event_channel();
         let (command_sender, commands) = command_channel();

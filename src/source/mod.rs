@@ -7,6 +7,7 @@
 //! and every run carries the [`Tenure`] of the `begin` that caused it. A run of an older tenure
 //! can therefore always be told from a current one and dropped.
 
+mod budget;
 mod fetched;
 pub mod kafka;
 
@@ -18,7 +19,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::commit::CommitPoint;
+use crate::framework::config::StartAt;
 
+pub use budget::Budget;
 pub use fetched::{Fetched, FetchedBuilder, SourceRecord};
 
 /// One partition of one topic: the unit of order. Cheap to clone.
@@ -77,6 +80,17 @@ impl Retained {
     pub fn covers(self, offset: i64) -> bool {
         (self.earliest..=self.end).contains(&offset)
     }
+
+    /// The offset that `start` means here. Only an absolute one can be outside of what is retained.
+    pub fn resolve(self, start: StartAt) -> i64 {
+        match start {
+            StartAt::Beginning => self.earliest,
+            StartAt::End => self.end,
+            StartAt::Absolute(offset) => offset,
+            StartAt::FromBeginning(records) => self.end.min(self.earliest + i64::from(records)),
+            StartAt::FromEnd(records) => self.earliest.max(self.end - i64::from(records)),
+        }
+    }
 }
 
 /// What a source has to say.
@@ -99,6 +113,11 @@ pub enum SourceEvent {
         /// Dropping or answering it lets the hand-over go on.
         done: HandOver,
     },
+    /// What the broker holds by now: for each partition, the offset that its next record will get. For lag
+    /// only; it may be some seconds old.
+    Ends(Vec<(Partition, i64)>),
+    /// Whether reading is held because the budget is used up. Sent when that changes.
+    Paused(bool),
 }
 
 /// Permission for a revoked partition to leave. Dropping it grants the permission too, so that no

@@ -14,13 +14,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::Event;
 use super::assignment::{Departure, State, list_of};
 use super::context::{Clients, Context, Note, Notes, is_refusal};
 use crate::commit::CommitPoint;
-use crate::source::{Fetched, FetchedBuilder, Partition, SourceError, SourceEvent, SourceRecord, Tenure};
+use crate::source::{
+    Budget, Fetched, FetchedBuilder, Partition, SourceError, SourceEvent, SourceRecord, Tenure,
+};
 
 /// How long one poll waits for a record; commands wait no longer than this.
 const POLL: Duration = Duration::from_millis(20);
@@ -55,8 +57,7 @@ pub(super) struct Poller {
     pub(super) topics: Vec<String>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) commands: Receiver<Command>,
-    pub(super) room: Arc<Semaphore>,
-    pub(super) budget: usize,
+    pub(super) budget: Budget,
     pub(super) runtime: Handle,
     pub(super) states: HashMap<Partition, State>,
     pub(super) departures: Vec<Departure>,
@@ -90,7 +91,7 @@ impl Poller {
         clients: Clients,
         topics: Vec<String>,
         ends: Ends,
-        budget: usize,
+        budget: Budget,
         runtime: Handle,
     ) -> Self {
         Self {
@@ -100,7 +101,6 @@ impl Poller {
             topics,
             events: ends.events,
             commands: ends.commands,
-            room: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
             budget,
             runtime,
             states: HashMap::new(),
@@ -278,10 +278,9 @@ impl Poller {
     /// so that polling goes on and the group keeps this member however long the database takes.
     fn deliver(&mut self) -> Result<(), End> {
         while let Some(run) = self.outbox.front() {
-            let wanted = run.memory().clamp(1, self.budget) as u32;
-            let acquire = Arc::clone(&self.room).acquire_many_owned(wanted);
+            let charge = self.budget.charge(run.memory());
             let patience = if self.paused { Duration::ZERO } else { PATIENCE };
-            let Ok(permit) = self.runtime.block_on(async { tokio::time::timeout(patience, acquire).await })
+            let Ok(permit) = self.runtime.block_on(async { tokio::time::timeout(patience, charge).await })
             else {
                 return self.pause();
             };
@@ -296,7 +295,11 @@ impl Poller {
     fn pause(&mut self) -> Result<(), End> {
         // Again if records still come: the eager protocol's assignments may have undone it.
         let leaks = self.outbox.len() > 2;
-        if !std::mem::replace(&mut self.paused, true) || leaks {
+        let was_paused = std::mem::replace(&mut self.paused, true);
+        if !was_paused {
+            self.say(Ok(SourceEvent::Paused(true)));
+        }
+        if !was_paused || leaks {
             tracing::debug!("the writer is behind; partitions are paused");
             let reading = self.reading();
             let list = list_of(reading.iter().map(|(partition, ..)| partition), Offset::Invalid);
@@ -307,6 +310,7 @@ impl Poller {
 
     fn resume(&mut self) -> Result<(), End> {
         if std::mem::replace(&mut self.paused, false) {
+            self.say(Ok(SourceEvent::Paused(false)));
             let reading = self.reading();
             let list = list_of(reading.iter().map(|(partition, ..)| partition), Offset::Invalid);
             self.consumer.resume(&list).map_err(gone)?;
