@@ -16,8 +16,10 @@ use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
 use crate::route::{Router, TableLimits};
+#[cfg(feature = "fluvio")]
+use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
-use crate::source::{Budget, Source, SourceError};
+use crate::source::{Budget, Source};
 use crate::target;
 use crate::write::{PostgresWriter, pauses};
 
@@ -144,7 +146,16 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
                     Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
                     Err(error) => Err(error),
                 },
-                SourceSettings::Fluvio(_) => Err(SourceError::Gone("not yet".to_owned())),
+                #[cfg(feature = "fluvio")]
+                SourceSettings::Fluvio(fluvio) => {
+                    match FluvioSource::start(fluvio, &settings.connector, budget) {
+                        Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
+                        Err(error) => Err(error),
+                    }
+                }
+                // The configuration refuses it before.
+                #[cfg(not(feature = "fluvio"))]
+                SourceSettings::Fluvio(_) => Err(SourceError::Gone("this build has no Fluvio".to_owned())),
             };
             begun.unwrap_or_else(|error| (true, Err(error.into())))
         }

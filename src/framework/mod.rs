@@ -13,3 +13,5 @@
 //! Draining on a stop, which the framework's macro does not do, is [`lifecycle`](crate::lifecycle)'s.
 
 pub mod config;
+#[cfg(feature = "fluvio")]
+pub mod consumer;

@@ -9,6 +9,8 @@
 
 mod budget;
 mod fetched;
+#[cfg(feature = "fluvio")]
+pub mod fluvio;
 pub mod kafka;
 
 use std::fmt;
@@ -146,8 +148,8 @@ pub enum SourceError {
         /// What librdkafka said. It names properties, never the values of secret ones.
         reason: String,
     },
-    /// The broker said no, and asking again will not help.
-    #[error("Kafka refuses: {reason}. {remedy}")]
+    /// Something that asking again will not mend.
+    #[error("the source cannot be read: {reason}. {remedy}")]
     Refused {
         /// What was refused.
         reason: String,
@@ -159,7 +161,7 @@ pub enum SourceError {
         "{partition}: the next record to write has offset {wanted}, but the broker holds {earliest} to {end}. \
          {cause} To go on from what is there, set this partition's row in embedsink.offsets to an offset in \
          that range (next_offset = {earliest} takes all of it), or delete the row to begin anew as \
-         source.kafka.start says"
+         the configured start says"
     )]
     OutOfRange {
         /// Which partition.
@@ -192,6 +194,10 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    pub(crate) fn refused(reason: impl Into<String>, remedy: &'static str) -> Self {
+        Self::Refused { reason: reason.into(), remedy }
+    }
+
     /// The error for a stored offset that `retained` does not cover.
     pub fn out_of_range(partition: Partition, wanted: i64, retained: Retained) -> Self {
         let cause = if wanted < retained.earliest {
