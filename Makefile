@@ -37,7 +37,8 @@ down: ## stop them; their data stays
 build: ## build the connector
 	cargo build --release
 
-demo: setup up build ## 1,000 embeddings from Kafka into pgvector, and a search among them
+demo: setup up ## 1,000 embeddings from Kafka into pgvector, and a search among them
+	cargo build --release --bin embedsink --example demo
 	@cargo run --release --quiet --example demo
 
 test: setup up ## run all tests

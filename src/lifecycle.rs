@@ -203,6 +203,7 @@ fn join<S: Source>(
         batch: settings.batch,
         tolerance: settings.tolerance,
         start: settings.source.start(),
+        exact_offsets: settings.source.has_exact_offsets(),
     };
     Pipeline::new(source, writers, router, pipeline_settings, monitor)
 }

@@ -266,3 +266,6 @@ fn pauses() -> impl Iterator<Item = Duration> + Send {
 fn event_channel() -> (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>) {
     mpsc::unbounded_channel()
 }
+
+#[cfg(test)]
+mod tests;
