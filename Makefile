@@ -5,7 +5,7 @@ KAFKA_PORT ?= 9092
 export POSTGRES_PORT KAFKA_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test check clean-servers
+.PHONY: help setup up down build demo test test-fluvio check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,9 +44,17 @@ demo: setup up ## 1,000 embeddings from Kafka into pgvector, and a search among 
 test: setup up ## run all tests
 	cargo test --release --workspace
 
+test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which have to be on the path
+	@missing=0; for name in fluvio fluvio-run cdk; do \
+		PATH="$$PATH:$$HOME/.fluvio/bin:$$HOME/.fluvio/extensions:$$HOME/.fvm/bin" command -v $$name >/dev/null \
+			|| { echo "$$name is missing: Fluvio's installer brings it (https://www.fluvio.io/docs/fluvio/quickstart)."; missing=1; }; \
+	done; exit $$missing
+	cargo test --release --test fluvio -- --test-threads 1
+
 check: ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo clippy --release --test fluvio -- -D warnings
 
 clean-servers: ## stop the servers and delete their programs and data
 	@dev/servers clean

@@ -15,8 +15,14 @@ use super::wait::{PATIENCE, at_most, until};
 
 /// What a connector is to do, and a folder for its files.
 pub(crate) struct Connector {
-    /// Lines under `source.kafka`.
+    /// Lines under `source.kafka`; with none there is no such source.
     pub(crate) kafka: String,
+    /// Lines under `meta`.
+    pub(crate) meta: String,
+    /// Lines at the top.
+    pub(crate) top: String,
+    /// The home of the user, for programs that look for something there.
+    home: Option<PathBuf>,
     /// Lines under `sink.postgres`.
     pub(crate) postgres: String,
     /// Lines under `tables`.
@@ -41,6 +47,16 @@ pub(crate) const SMALL_BATCHES: &str = "batch: {max-rows: 500, max-wait: 20ms}";
 impl Connector {
     /// One that reads `topic` into the tables of `shape`, with the defaults for all else.
     pub(crate) fn new(topic: &Topic, database: &Database, shape: &Shape) -> Self {
+        let kafka = format!("bootstrap-servers: ['{}']\n", topic.broker());
+        Self::over(kafka, None, topic.name(), database, shape)
+    }
+
+    /// One that reads the Fluvio topic `topic` of the cluster whose profile stands in `home`.
+    pub(crate) fn on_fluvio(topic: &str, home: &Path, database: &Database, shape: &Shape) -> Self {
+        Self::over(String::new(), Some(home.to_owned()), topic, database, shape)
+    }
+
+    fn over(kafka: String, home: Option<PathBuf>, topic: &str, database: &Database, shape: &Shape) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
@@ -51,13 +67,16 @@ impl Connector {
             .map(|(name, dimensions)| format!("{name}: {{dimensions: {dimensions}}}"))
             .collect();
         Self {
-            kafka: format!("bootstrap-servers: ['{}']\n", topic.broker()),
+            kafka,
+            meta: String::new(),
+            top: String::new(),
+            home,
             postgres: format!("url: {}\n", database.url()),
             tables: tables.join("\n"),
             more: String::new(),
             log: "info",
             name,
-            topic: topic.name().to_owned(),
+            topic: topic.to_owned(),
             folder,
             starts: AtomicU32::new(0),
         }
@@ -80,10 +99,15 @@ impl Connector {
     pub(crate) fn yaml(&self) -> String {
         let Self { name, topic, .. } = self;
         let indented = |text: &str, by: usize| text.replace('\n', &format!("\n{}", " ".repeat(by)));
+        let source = match self.kafka.as_str() {
+            "" => String::new(),
+            kafka => format!("  source:\n    kafka:\n      {}\n", indented(kafka, 6)),
+        };
         format!(
-            "apiVersion: 0.1.0\nmeta:\n  version: 0.1.0\n  name: {name}\n  type: embedsink\n  topic: {topic}\n\
-             embedsink:\n  source:\n    kafka:\n      {}\n  sink:\n    postgres:\n      {}\n  tables:\n    {}\n  {}\n",
-            indented(&self.kafka, 6),
+            "apiVersion: 0.1.0\nmeta:\n  version: 0.1.0\n  name: {name}\n  type: embedsink\n  topic: {topic}\n  {}\n{}\n\
+             embedsink:\n{source}  sink:\n    postgres:\n      {}\n  tables:\n    {}\n  {}\n",
+            indented(&self.meta, 2),
+            self.top,
             indented(&self.postgres, 6),
             indented(&self.tables, 4),
             indented(&self.more, 2),
@@ -122,6 +146,9 @@ impl Connector {
         let mut command = Command::new(env!("CARGO_BIN_EXE_embedsink"));
         // Neither PG* variables nor a log level of the caller's.
         command.env_clear().env("RUST_LOG", self.log).args(arguments);
+        if let Some(home) = &self.home {
+            command.env("HOME", home);
+        }
         command
             .stdin(Stdio::null())
             .stdout(File::create(&output).unwrap())

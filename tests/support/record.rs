@@ -95,12 +95,19 @@ pub(crate) struct Generator {
     pub(crate) shape: Shape,
     count: usize,
     ends: Vec<i64>,
+    /// The partition of a hash.
+    partition_of: Option<fn(u64) -> usize>,
 }
 
 impl Generator {
     /// Begins with an empty topic.
     pub(crate) fn new(random: Random, shape: Shape) -> Self {
-        Self { random, shape, count: 0, ends: vec![0; shape.partitions as usize] }
+        Self { random, shape, count: 0, ends: vec![0; shape.partitions as usize], partition_of: None }
+    }
+
+    /// The same with partitions of this size.
+    pub(crate) fn with_partitions(self, partition_of: fn(u64) -> usize) -> Self {
+        Self { partition_of: Some(partition_of), ..self }
     }
 
     /// Goes on with a new, empty topic.
@@ -173,12 +180,13 @@ impl Generator {
         Record { partition: partition as i32, offset, timestamp, key, payload, outcome }
     }
 
-    /// All records of an id stand in one partition, so that they have an order (FNV-1a).
+    /// All records of an id stand in one partition, so that they have an order.
     fn partition(&self, id: &str) -> usize {
-        let hash = id.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
-        (hash % self.ends.len() as u64) as usize
+        let hash = hash(id.as_bytes());
+        match self.partition_of {
+            Some(partition_of) => partition_of(hash),
+            None => (hash % self.ends.len() as u64) as usize,
+        }
     }
 
     /// The timestamp of the next record.
@@ -230,6 +238,13 @@ impl Generator {
         let key = Some(id.clone().into_bytes());
         Draft { key, fields, numbers, row: Row { table, id, text, embedding, timestamp, source, metadata } }
     }
+}
+
+/// What decides about the partition (FNV-1a).
+pub(crate) fn hash(id: &[u8]) -> u64 {
+    id.iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }
 
 /// A number as producers write it: with the digits of an `f64` or of an `f32`, plain or with an exponent.
