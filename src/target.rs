@@ -43,7 +43,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         database: postgres.database.clone(),
         user: postgres.user.clone(),
         password: postgres.password.as_ref().map(|password| Password::new(password.expose())),
-        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone() },
+        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone(), client: None },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
     }
