@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sink_postgres_vector::{
-    Applied, Class, ConnectOptions, ContractError, Error, Ident, MigrateError, Migration, Migrator, Password,
-    TableSpec, Tls, TlsMode,
+    Applied, Class, ClientCertificate, ConnectOptions, ContractError, Error, Ident, MigrateError, Migration,
+    Migrator, Password, TableSpec, Tls, TlsMode,
 };
 
 use crate::config::{self, Settings};
@@ -37,13 +37,17 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         config::TlsMode::VerifyCa => TlsMode::VerifyCa,
         config::TlsMode::VerifyFull => TlsMode::VerifyFull,
     };
+    let client = postgres.tls.client.as_ref().map(|client| ClientCertificate {
+        cert_file: client.cert_file.clone(),
+        key_file: client.key_file.clone(),
+    });
     ConnectOptions {
         host: postgres.host.clone(),
         port: postgres.port,
         database: postgres.database.clone(),
         user: postgres.user.clone(),
         password: postgres.password.as_ref().map(|password| Password::new(password.expose())),
-        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone() },
+        tls: Tls { mode, ca_file: postgres.tls.ca_file.clone(), client },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
     }

@@ -175,7 +175,7 @@ fn options(database: &Database, port: u16) -> ConnectOptions {
         database: database.name().to_owned(),
         user: "postgres".to_owned(),
         password: None,
-        tls: Tls { mode: TlsMode::Disable, ca_file: None },
+        tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
         application_name: "embedsink tests: a writer".to_owned(),
         connect_timeout: Duration::from_secs(10),
     }

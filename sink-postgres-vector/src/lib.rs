@@ -40,7 +40,7 @@ pub use error::Error;
 pub use ident::{Ident, IdentError};
 pub use migrate::Migrator;
 pub use migration::{Applied, MigrateError, Migration};
-pub use options::{ConnectOptions, Password, Tls, TlsMode};
+pub use options::{ClientCertificate, ConnectOptions, Password, Tls, TlsMode};
 pub use row::VectorRow;
 pub use table::{TableSpec, VectorTable};
 pub use transaction::{Committed, Transaction, Upserted};

@@ -52,6 +52,17 @@ pub struct Tls {
     pub mode: TlsMode,
     /// A PEM file with the certificates of the authorities to trust. `None`: those of this machine.
     pub ca_file: Option<PathBuf>,
+    /// What is shown to a server that asks who connects. `None`: nothing.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate of the client, for servers whose `pg_hba.conf` asks for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// A PEM file: the certificate first, then those between it and the authority.
+    pub cert_file: PathBuf,
+    /// A PEM file of its private key, which is not encrypted.
+    pub key_file: PathBuf,
 }
 
 /// What is verified about the server before anything is sent to it.
@@ -81,7 +92,7 @@ mod tests {
             database: "d".into(),
             user: "u".into(),
             password: Some(Password::new("canary")),
-            tls: Tls { mode: TlsMode::Disable, ca_file: None },
+            tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
             application_name: "a".into(),
             connect_timeout: Duration::from_secs(1),
         };

@@ -1,7 +1,9 @@
 //! Encryption with rustls. The crypto provider is named here and never installed for the process.
 
 use std::{
+    fmt::Display,
     io,
+    path::Path,
     sync::{Arc, Once},
 };
 
@@ -13,13 +15,13 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     cause::Cause,
-    options::{Tls, TlsMode},
+    options::{ClientCertificate, Tls, TlsMode},
 };
 
 /// Builds the connector for a mode; `None` for [`TlsMode::Disable`]. Reads files, so call it off the runtime.
@@ -38,9 +40,42 @@ pub(crate) fn connector(tls: &Tls) -> Result<Option<MakeRustlsConnect>, Cause> {
         .with_safe_default_protocol_versions()
         .map_err(|error| Cause::Program(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let config = match &tls.client {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let (chain, key) = identity(client)?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| unusable("cert-file", &client.cert_file, &error, OWN_REMEDY))?
+        }
+    };
     Ok(Some(MakeRustlsConnect::new(config)))
+}
+
+const OWN_REMEDY: &str =
+    "Give the certificate in `cert-file` and its own key, not encrypted, in `key-file` (PEM).";
+
+/// What the client proves itself with.
+fn identity(
+    client: &ClientCertificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Cause> {
+    let refused = |error: &dyn Display| unusable("cert-file", &client.cert_file, error, OWN_REMEDY);
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&client.cert_file)
+        .and_then(Iterator::collect)
+        .map_err(|error| refused(&error))?;
+    if chain.is_empty() {
+        return Err(refused(&"it holds no certificate"));
+    }
+    // What is wrong with a key is said without showing any of it.
+    let key = PrivateKeyDer::from_pem_file(&client.key_file)
+        .map_err(|error| unusable("key-file", &client.key_file, &error, OWN_REMEDY))?;
+    Ok((chain, key))
+}
+
+fn unusable(key: &str, path: &Path, why: &dyn Display, remedy: &str) -> Cause {
+    let text = format!("the {key} {} cannot be used: {why}", path.display());
+    Cause::Tls { text, remedy: remedy.to_owned() }
 }
 
 fn warn_once() {
@@ -63,18 +98,14 @@ fn roots(tls: &Tls) -> Result<RootCertStore, Cause> {
     let mut roots = RootCertStore::empty();
     match &tls.ca_file {
         Some(path) => {
-            let refused = |why: String| Cause::Tls {
-                text: format!("the ca-file {} cannot be used: {why}", path.display()),
-                remedy: "Give a readable PEM file with at least one certificate.".to_owned(),
-            };
-            for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?
-            {
-                let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-                roots.add(certificate).map_err(|error| refused(error.to_string()))?;
+            let remedy = "Give a readable PEM file with at least one certificate.";
+            let refused = |why: &dyn Display| unusable("ca-file", path, why, remedy);
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| refused(&error))? {
+                let certificate = certificate.map_err(|error| refused(&error))?;
+                roots.add(certificate).map_err(|error| refused(&error))?;
             }
             if roots.is_empty() {
-                return Err(refused("it holds no certificate".to_owned()));
+                return Err(refused(&"it holds no certificate"));
             }
         }
         None => {
@@ -125,7 +156,8 @@ pub(crate) fn cause(source: Option<&(dyn std::error::Error + 'static)>, io: Opti
         ) => "Renew the server's certificate, or set this machine's clock.",
         RustlsError::InvalidCertificate(_) => USE_CA_FILE,
         _ => {
-            "Check the TLS versions and ciphers that the server allows, and that it asks for no client certificate."
+            "Check the TLS versions and ciphers that the server allows, and whether it asks for a client certificate: \
+             `cert-file` and `key-file` give one."
         }
     };
     Cause::Tls { text: format!("the TLS handshake failed: {error}"), remedy: remedy.to_owned() }

@@ -9,12 +9,13 @@ use std::{
     thread,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
-    ServerConfig, ServerConnection, Stream,
+    RootCertStore, ServerConfig, ServerConnection, Stream,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::danger::ClientCertVerifier,
 };
-use sink_postgres_vector::{Class, Connection, Error, Password, Tls, TlsMode};
+use sink_postgres_vector::{Class, ClientCertificate, Connection, Error, Password, Tls, TlsMode};
 
 use crate::support::options;
 
@@ -33,17 +34,45 @@ impl Authority {
         Self { issuer, file }
     }
 
-    /// Serves one connection with a certificate for the name. Gives the port.
-    fn serve(&self, name: &str) -> u16 {
+    /// A certificate for the name, and its key.
+    fn issue(&self, name: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate: CertificateDer<'static> =
-            params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// Writes a certificate for the client and its key.
+    fn client(&self, name: &str) -> ClientCertificate {
+        let (certificate, key) = self.issue(name);
+        let file = |kind: &str| self.file.with_extension(format!("{name}.{kind}"));
+        std::fs::write(file("crt"), certificate.pem()).unwrap();
+        std::fs::write(file("key"), key.serialize_pem()).unwrap();
+        ClientCertificate { cert_file: file("crt"), key_file: file("key") }
+    }
+
+    /// Serves one connection with a certificate for the name. Gives the port.
+    fn serve(&self, name: &str) -> u16 {
+        self.serve_whoever(name, rustls::server::WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// Serves one connection to a client with a certificate of this authority. Gives the port.
+    fn serve_known(&self, name: &str) -> u16 {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        self.serve_whoever(name, verifier.unwrap())
+    }
+
+    fn serve_whoever(&self, name: &str, clients: Arc<dyn ClientCertVerifier>) -> u16 {
+        let (certificate, key) = self.issue(name);
+        let certificate: CertificateDer<'static> = certificate.der().clone();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate], key)
             .unwrap();
         serve(move |mut socket| {
@@ -87,7 +116,7 @@ async fn connect(port: u16, host: &str, mode: TlsMode, ca_file: Option<&PathBuf>
     let mut options = options("postgres");
     options.host = host.into();
     options.port = port;
-    options.tls = Tls { mode, ca_file: ca_file.cloned() };
+    options.tls = Tls { mode, ca_file: ca_file.cloned(), client: None };
     Connection::open(&options).await.unwrap_err()
 }
 
@@ -126,6 +155,35 @@ async fn verify_ca_wants_the_authority_and_any_name() {
 async fn require_takes_any_certificate_but_no_plain_text() {
     let ours = Authority::new("require");
     accepted(&connect(ours.serve("db.example.com"), "127.0.0.1", TlsMode::Require, None).await);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_who_connects_is_shown_the_certificate() {
+    let ours = Authority::new("client");
+    let known = ours.client("embedsink");
+    let connect = async |port: u16, client: Option<ClientCertificate>| {
+        let mut options = options("postgres");
+        options.host = "127.0.0.1".into();
+        options.port = port;
+        options.tls = Tls { mode: TlsMode::VerifyFull, ca_file: Some(ours.file.clone()), client };
+        Connection::open(&options).await.unwrap_err()
+    };
+    accepted(&connect(ours.serve_known("127.0.0.1"), Some(known.clone())).await);
+    // One that does not ask is not bothered by it.
+    accepted(&connect(ours.serve("127.0.0.1"), Some(known.clone())).await);
+    let stranger = connect(ours.serve_known("127.0.0.1"), None).await;
+    assert_ne!(stranger.sqlstate().map(|code| code.code()), Some("57P03"), "{stranger}");
+
+    let other = ours.client("other");
+    let mixed = ClientCertificate { cert_file: known.cert_file.clone(), key_file: other.key_file.clone() };
+    refused(&connect(1, Some(mixed)).await, "cannot be used", "its own key");
+    let swapped = ClientCertificate { cert_file: known.key_file.clone(), key_file: known.key_file.clone() };
+    refused(&connect(1, Some(swapped)).await, "it holds no certificate", "cert-file");
+    let missing = ClientCertificate { key_file: "/no/such/key.pem".into(), ..known.clone() };
+    refused(&connect(1, Some(missing)).await, "the key-file /no/such/key.pem cannot be used", "key-file");
+    for file in [known.cert_file, known.key_file, other.cert_file, other.key_file] {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 #[tokio::test]

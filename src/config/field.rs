@@ -134,10 +134,29 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self, report: &mut Report) -> Option<bool> {
+        self.choice_in_any_case(&[("true", true), ("false", false)], report)
+    }
+
     /// One of the known words.
     pub(super) fn choice<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+        self.word(words, |word, text| word == text, report)
+    }
+
+    /// One of the known words, however its letters are written.
+    pub(super) fn choice_in_any_case<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+        self.word(words, str::eq_ignore_ascii_case, report)
+    }
+
+    fn word<T: Copy>(
+        &self,
+        words: &[(&str, T)],
+        same: fn(&str, &str) -> bool,
+        report: &mut Report,
+    ) -> Option<T> {
         let scalar = self.scalar("a word", report)?;
-        let found = words.iter().find(|(word, _)| *word == scalar.text).map(|(_, value)| *value);
+        let found = words.iter().find(|(word, _)| same(word, &scalar.text)).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
             let fix = match keys::nearest(&scalar.text, words.iter().map(|(word, _)| *word)) {
@@ -189,6 +208,10 @@ impl<'a> Field<'a> {
 fn is_secret_key(key: &str) -> bool {
     const MARKS: &[&str] = &["password", "secret", "token", "key", "pem", "jaas"];
     let key = key.to_lowercase();
+    // The name of a file is shown; what is in it is not.
+    if key.ends_with("-file") {
+        return false;
+    }
     key == "url" || MARKS.iter().any(|mark| key.contains(mark))
 }
 

@@ -1,15 +1,18 @@
 //! `embedsink.source.kafka`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::field::{Field, Key};
-use super::meta::{Meta, Topic, topic_complaint};
+use super::file::{self, Pem};
+use super::meta::Meta;
 use super::node::Value;
 use super::problem::{Report, plain_key, quote};
-use super::secret::Secret;
 use super::section::Section;
 use super::settings::KafkaSettings;
+use super::topic::{Topic, topic_complaint};
 use crate::framework::config::StartAt;
+use crate::framework::secret::Secret;
 use crate::source::kafka::property::{self, Fault};
 
 /// Properties of librdkafka that the connector sets itself: name, reason, fix.
@@ -38,7 +41,12 @@ const LISTED: &str = "librdkafka's CONFIGURATION.md lists those that it has";
 const DESCRIBED: &str = "librdkafka's CONFIGURATION.md says which it takes";
 
 /// Reads the section. The group is named after the connector when it has no name of its own.
-pub(super) fn read(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<KafkaSettings> {
+pub(super) fn read(
+    kafka: &Section<'_>,
+    meta: &Meta,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<KafkaSettings> {
     let bootstrap_servers = read_servers(kafka, report);
     let topics = read_topics(kafka, meta, report);
     let group_id = match kafka.get("group-id") {
@@ -53,6 +61,7 @@ pub(super) fn read(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Opt
         Some(field) => read_properties(field, report),
         None => Some(BTreeMap::new()),
     };
+    let properties = read_files(kafka, properties, folder, report);
     Some(KafkaSettings {
         bootstrap_servers: bootstrap_servers?,
         topics: topics?,
@@ -100,7 +109,7 @@ fn server_complaint(server: &str) -> Option<&'static str> {
 fn read_topics(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<Vec<String>> {
     let Some(field) = kafka.get("topics") else {
         return match &meta.topic {
-            Topic::Named(topic) => Some(vec![topic.clone()]),
+            Topic::Named(topic) => Some(vec![topic.name.clone()]),
             Topic::Bad => None,
             Topic::Absent => {
                 let path = format!("{}.topics", kafka.path);
@@ -129,7 +138,7 @@ fn read_topics(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<
     }
     if let Topic::Named(topic) = &meta.topic
         && good
-        && !topics.contains(topic)
+        && !topics.contains(&topic.name)
     {
         let what = "contradicts `meta.topic`, which is not among these topics and would not be read";
         field.complain(report, what, "add it here, or name one of these in `meta.topic`");
@@ -154,6 +163,81 @@ fn read_properties(field: &Field<'_>, report: &mut Report) -> Option<BTreeMap<St
                 None => good = false,
             },
         }
+    }
+    good.then_some(properties)
+}
+
+/// A key for a file: the property that it becomes, others that would say the same, and what it holds.
+struct FileKey {
+    key: &'static str,
+    property: &'static str,
+    rivals: &'static [&'static str],
+    holds: Pem,
+}
+
+const FILE_KEYS: &[FileKey] = &[
+    FileKey {
+        key: "ca-file",
+        property: "ssl.ca.location",
+        rivals: &["ssl.ca.location", "ssl.ca.pem"],
+        holds: Pem::Certificate,
+    },
+    FileKey {
+        key: "cert-file",
+        property: "ssl.certificate.location",
+        rivals: &["ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location"],
+        holds: Pem::Certificate,
+    },
+    FileKey {
+        key: "key-file",
+        property: "ssl.key.location",
+        rivals: &["ssl.key.location", "ssl.key.pem", "ssl.keystore.location"],
+        holds: Pem::Key,
+    },
+];
+
+/// Adds the files to the properties. librdkafka reads them itself, when it connects.
+fn read_files(
+    kafka: &Section<'_>,
+    properties: Option<BTreeMap<String, Secret>>,
+    folder: &Path,
+    report: &mut Report,
+) -> Option<BTreeMap<String, Secret>> {
+    let given = FILE_KEYS.iter().filter_map(|file| Some((file, kafka.get(file.key)?)));
+    let read: Vec<_> =
+        given.map(|(file, field)| (file, field, file::pem(field, folder, file.holds, report))).collect();
+    let mut properties = properties?;
+    let mut good = true;
+    for (file, field, path) in &read {
+        if let Some(rival) = file.rivals.iter().find(|rival| properties.contains_key(**rival)) {
+            field.complain(report, format!("contradicts the property `{rival}`"), "keep one of them");
+            good = false;
+        }
+        good &= path.is_some();
+    }
+    let has = |key: &'static str, names: [&str; 2]| {
+        kafka.get(key).is_some() || names.iter().any(|name| properties.contains_key(*name))
+    };
+    if has("cert-file", ["ssl.certificate.location", "ssl.certificate.pem"])
+        != has("key-file", ["ssl.key.location", "ssl.key.pem"])
+        && let Some((_, field, _)) = read.iter().find(|(file, ..)| file.key != "ca-file")
+    {
+        let what = "a certificate and its key go together, and the other is missing";
+        field.complain(report, what, "add `cert-file` and `key-file`");
+        good = false;
+    }
+    let protocol = properties.get("security.protocol").map(|value| value.expose().to_lowercase());
+    if let Some((_, field, _)) = read.first()
+        && !matches!(protocol.as_deref(), Some("ssl" | "sasl_ssl"))
+    {
+        let what = "without TLS nothing would use this file";
+        field.complain(report, what, "add the property `security.protocol: ssl`, or `sasl_ssl`");
+        good = false;
+    }
+    for (file, _, path) in read {
+        // librdkafka takes a path as text.
+        let path = path?.into_os_string().into_string().ok()?;
+        properties.insert(file.property.to_owned(), Secret::new(path));
     }
     good.then_some(properties)
 }

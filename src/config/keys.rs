@@ -1,64 +1,40 @@
-//! Every key of the configuration, and those that other tools know and this one refuses.
-//!
-//! The reader takes its known keys from here, so a key that is not in this list does not exist.
+//! Which keys there are, where a misplaced one belongs, and those that other tools know and this one refuses.
 
-/// Every key, from the top. `*` stands for a name that the user chooses, or for an item of a list.
-pub(super) const KEYS: &[&str] = &[
-    "apiVersion",
-    "meta.version",
-    "meta.name",
-    "meta.type",
-    "meta.topic",
-    "meta.secrets.*.name",
-    "embedsink.source.kafka.bootstrap-servers",
-    "embedsink.source.kafka.topics",
-    "embedsink.source.kafka.group-id",
-    "embedsink.source.kafka.start",
-    "embedsink.source.kafka.properties",
-    "embedsink.sink.postgres.url",
-    "embedsink.sink.postgres.host",
-    "embedsink.sink.postgres.port",
-    "embedsink.sink.postgres.database",
-    "embedsink.sink.postgres.user",
-    "embedsink.sink.postgres.password",
-    "embedsink.sink.postgres.tls.mode",
-    "embedsink.sink.postgres.tls.ca-file",
-    "embedsink.sink.postgres.migrate",
-    "embedsink.tables.*.dimensions",
-    "embedsink.batch.max-rows",
-    "embedsink.batch.max-bytes",
-    "embedsink.batch.max-wait",
-    "embedsink.errors.tolerance",
-    "embedsink.shutdown-timeout",
-];
+use super::reference::{Described, KEYS};
 
 /// Keys that are refused with their own reason and fix.
 const REFUSED: &[(&str, &str, &str)] = &[
+    ("consumer", CONSUMER, "move it to `meta.consumer`"),
+    ("embedsink.consumer", CONSUMER, "move it to `meta.consumer`"),
+    ("embedsink.source.fluvio.consumer", CONSUMER, "move it to `meta.consumer`"),
+    ("producer", PRODUCER, "remove it"),
+    ("meta.producer", PRODUCER, "remove it"),
+    ("meta.transforms", TRANSFORMS, "move them to the top"),
+    ("embedsink.transforms", TRANSFORMS, "move them to the top"),
     (
-        "transforms",
-        "transforms need a Fluvio topic as the source; with Kafka nothing would run them",
-        "remove them",
+        "meta.topic.deduplication",
+        "the connector creates no topic that drops records",
+        "create the topic with `fluvio topic create --config`, and remove this",
     ),
     (
-        "consumer",
-        "a consumer block belongs under `meta` and to a Fluvio topic; this build reads from Kafka only",
-        "remove it; `embedsink.source.kafka.start` says where to begin",
+        "meta.topic.partition.maps",
+        "the connector leaves to the cluster which server keeps which partition",
+        "create the topic with `fluvio topic create --config`, and remove this; or give `count` and `replication`",
     ),
-    (
-        "meta.consumer",
-        "a consumer block belongs to a Fluvio topic; this build reads from Kafka only",
-        "remove it; `embedsink.source.kafka.start` says where to begin",
-    ),
-    ("embedsink.source.fluvio", "this build reads from Kafka only", "name `embedsink.source.kafka`"),
     ("embedsink.sink.lancedb", "this build has no LanceDB target", "name `embedsink.sink.postgres`"),
 ];
+const CONSUMER: &str = "a consumer block belongs under `meta`, and nothing would read it here";
+const PRODUCER: &str = "this connector is a sink, and produces nothing";
+const TRANSFORMS: &str =
+    "transforms stand at the top of the file, beside `meta`, and nothing would run them here";
 
 /// The keys that the mapping at `schema` knows, in order.
 pub(super) fn known_under(schema: &str) -> Vec<&'static str> {
     let mut known: Vec<&'static str> = Vec::new();
     for key in KEYS {
+        let key = key.path;
         let rest = if schema.is_empty() {
-            Some(*key)
+            Some(key)
         } else {
             key.strip_prefix(schema).and_then(|rest| rest.strip_prefix('.'))
         };
@@ -84,10 +60,22 @@ pub(super) fn advice(schema: &str, name: &str) -> String {
     )
 }
 
+/// The one mapping right under `schema` that knows `name`: its key and its place.
+pub(super) fn below(schema: &str, name: &str) -> Option<(&'static str, &'static str)> {
+    let inside = |key: &Described| {
+        let (home, last) = key.path.rsplit_once('.')?;
+        let child = home.strip_prefix(schema)?.strip_prefix('.')?;
+        (last == name && !child.contains('.') && child != "*").then_some((child, home))
+    };
+    let mut homes = KEYS.iter().filter_map(inside);
+    homes.next().filter(|_| homes.next().is_none())
+}
+
 /// The mapping elsewhere that knows `name`, when there is exactly one.
 fn home_of(name: &str) -> Option<&'static str> {
     let mut homes: Vec<&'static str> = Vec::new();
     for key in KEYS {
+        let key = key.path;
         let mut end = 0;
         for segment in key.split('.') {
             if segment == "*" {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::node::{Node, Value};
 use super::problem::{Position, Report};
-use super::secret::{NAME_FORM, is_secret_name};
 use super::section::Section;
+use super::topic::{self, Form, Taker, Topic};
+use crate::framework::secret::{NAME_FORM, is_secret_name};
 
 /// What the rest of the configuration needs from `meta`.
 pub(super) struct Meta {
@@ -13,16 +14,8 @@ pub(super) struct Meta {
     pub(super) topic: Topic,
 }
 
-/// The topic of `meta`.
-pub(super) enum Topic {
-    /// It is there, but could not be used. That has been reported.
-    Bad,
-    Absent,
-    Named(String),
-}
-
 /// Reads `meta` after secrets have been put in.
-pub(super) fn read(meta: &Section<'_>, report: &mut Report) -> Meta {
+pub(super) fn read(meta: &Section<'_>, form: Form, taker: Taker, report: &mut Report) -> Meta {
     if let Some(version) = meta.get("version") {
         version.text(report);
     }
@@ -36,7 +29,7 @@ pub(super) fn read(meta: &Section<'_>, report: &mut Report) -> Meta {
             kind.complain(report, format!("{} is another connector", kind.quoted()), "write `embedsink`");
         }
     }
-    Meta { name: read_name(meta, report), topic: read_topic(meta, report) }
+    Meta { name: read_name(meta, report), topic: topic::read(meta, form, taker, report) }
 }
 
 fn read_name(meta: &Section<'_>, report: &mut Report) -> Option<String> {
@@ -49,33 +42,6 @@ fn read_name(meta: &Section<'_>, report: &mut Report) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
-}
-
-fn read_topic(meta: &Section<'_>, report: &mut Report) -> Topic {
-    let Some(field) = meta.get("topic") else {
-        return Topic::Absent;
-    };
-    if matches!(field.node.value, Value::Mapping(_)) {
-        field.mismatch("text", "write the topic's name alone, as apiVersion 0.1.0 has it", report);
-        return Topic::Bad;
-    }
-    let Some(topic) = field.text(report) else {
-        return Topic::Bad;
-    };
-    match topic_complaint(topic) {
-        None => Topic::Named(topic.to_owned()),
-        Some(fix) => {
-            field.complain(report, format!("{} cannot name a topic", field.quoted()), fix);
-            Topic::Bad
-        }
-    }
-}
-
-/// How to mend a name that Kafka would not take for a topic.
-pub(super) fn topic_complaint(topic: &str) -> Option<&'static str> {
-    let legal = topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    let whole = (1..=249).contains(&topic.len()) && !matches!(topic, "." | "..");
-    (!(legal && whole)).then_some("use 1 to 249 letters, digits, `.`, `_` and `-`, and not only dots")
 }
 
 /// The names that `meta.secrets` declares. It is read before anything else, for the rest may need them.

@@ -1,28 +1,37 @@
 //! The configuration: one YAML file in, [`Settings`] out, or every problem of the file at once.
 //!
 //! The way of a file: `node` makes YAML a tree that knows its places, `template` puts the secrets in,
-//! `section` and `field` give strict, typed access, and one file for each block (`meta`, `kafka`,
-//! `postgres`, `tls`, `tables`) makes its settings. `keys` lists every key there is.
+//! `section` and `field` give strict, typed access, `source` tells Kafka from Fluvio, and one file for each
+//! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `tables`) makes
+//! its settings. `reference` describes every key there is, once: for the reader, and for `schema`, which
+//! writes `Connector.toml` and the table of the guide.
 //!
 //! Invariant: either every value of [`Settings`] is valid, or there is one [`Problem`] for each that is
 //! not. No message and no `Debug` shows a secret, and no connection is opened.
 
+mod consumer;
 mod field;
+pub(crate) mod file;
+mod fluvio;
 mod kafka;
 mod keys;
 mod meta;
 mod node;
 mod postgres;
-mod problem;
+pub(crate) mod problem;
 mod quantity;
-mod secret;
+mod reference;
+mod schema;
 mod section;
 mod settings;
+mod source;
 mod tables;
 mod template;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod topic;
+mod transforms;
 mod url;
 
 use std::path::Path;
@@ -32,15 +41,18 @@ use node::Node;
 use problem::Report;
 use quantity::Limits;
 use section::Section;
+use source::{Build, Chosen};
 use template::Secrets;
+use topic::{Form, Taker, Topic};
 
 pub use crate::framework::config::{FluvioSettings, StartAt};
+pub use crate::framework::secret::{Secret, SecretStore};
 pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
-pub use secret::{Secret, SecretStore};
+pub use schema::{connector_toml, key_table};
 pub use settings::{
-    BatchSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings, SourceSettings, TableSettings,
-    TlsMode, TlsSettings, Tolerance,
+    BatchSettings, ClientSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings, SourceSettings,
+    TableSettings, TlsMode, TlsSettings, Tolerance,
 };
 
 impl Settings {
@@ -50,7 +62,7 @@ impl Settings {
     /// # Errors
     /// Every problem of the first file that has one, the secrets file being read first.
     pub fn from_file(path: &Path, secrets: Option<&Path>) -> Result<Self, ConfigError> {
-        let text = secret::read_text(path, "check the path after `--config`")?;
+        let text = file::read_text(path, "check the path after `--config`")?;
         let store = secrets.map_or_else(|| Ok(SecretStore::environment()), SecretStore::from_file)?;
         Self::from_yaml(&path.display().to_string(), &text, &store, &|name| std::env::var(name).ok())
     }
@@ -66,77 +78,135 @@ impl Settings {
         secrets: &SecretStore,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let mut root = node::parse(text)
-            .map_err(|problem| ConfigError { file: file_name.to_owned(), problems: vec![problem] })?;
-        let mut report = Report::default();
-        let declared = meta::declared_secrets(&root, &mut report);
-        Secrets { declared, store: secrets, environment }.put_into(&mut root, "", &mut report);
-        let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
-        let settings = read_root(&root, folder, environment, &mut report);
-        report.finish(file_name, settings)
+        read_text(file_name, text, secrets, environment, Build::THIS)
     }
 }
 
-fn read_root(
-    root: &Node,
-    folder: &Path,
+/// [`Settings::from_yaml`], as a build reads it that has what `build` says.
+fn read_text(
+    file_name: &str,
+    text: &str,
+    secrets: &SecretStore,
     environment: &dyn Fn(&str) -> Option<String>,
-    report: &mut Report,
-) -> Option<Settings> {
-    if matches!(root.value, node::Value::Null) {
-        report.add(root.at, "", "the file says nothing", "start from the `connector.yaml` of this project");
-        return None;
-    }
-    let root = Section::open(root, "", root.at, "", report)?;
-    read_version(&root, report);
-    let meta = match root.require("meta", "add the block with at least `name`", report) {
-        Some(field) => Section::open(field.node, &field.path, field.key_at, "meta", report),
-        None => None,
-    };
-    let meta = meta.map(|section| meta::read(&section, report));
-    let field = root.require("embedsink", "add the block with `source`, `sink` and `tables`", report)?;
-    let embedsink = Section::open(field.node, &field.path, field.key_at, "embedsink", report)?;
-
-    let meta = meta.unwrap_or(meta::Meta { name: None, topic: meta::Topic::Bad });
-    let source = embedsink
-        .section("source", "embedsink.source", report)
-        .and_then(|source| {
-            let fix = "add the block; this build reads from Kafka only";
-            let field = source.require("kafka", fix, report)?;
-            Section::open(field.node, &field.path, field.key_at, "embedsink.source.kafka", report)
-        })
-        .and_then(|kafka| kafka::read(&kafka, &meta, report));
-    let postgres = embedsink
-        .section("sink", "embedsink.sink", report)
-        .and_then(|sink| {
-            let field = sink.require("postgres", "add the block with at least `url`", report)?;
-            Section::open(field.node, &field.path, field.key_at, "embedsink.sink.postgres", report)
-        })
-        .and_then(|postgres| postgres::read(&postgres, folder, environment, report));
-    let tables = tables::read(&embedsink, report);
-    let batch = read_batch(&embedsink, report);
-    let tolerance = read_tolerance(&embedsink, report);
-    let shutdown_timeout = match embedsink.get("shutdown-timeout") {
-        Some(field) => field.duration(&SHUTDOWN_TIMEOUT, report),
-        None => Some(Duration::from_secs(25)),
-    };
-    Some(Settings {
-        connector: meta.name?,
-        source: SourceSettings::Kafka(source?),
-        postgres: postgres?,
-        tables: tables?,
-        batch: batch?,
-        tolerance: tolerance?,
-        shutdown_timeout: shutdown_timeout?,
-    })
+    build: Build,
+) -> Result<Settings, ConfigError> {
+    let mut root = node::parse(text)
+        .map_err(|problem| ConfigError { file: file_name.to_owned(), problems: vec![problem] })?;
+    let mut report = Report::default();
+    let declared = meta::declared_secrets(&root, &mut report);
+    Secrets { declared, store: secrets, environment }.put_into(&mut root, "", &mut report);
+    let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let settings = Reader { folder, environment, build }.read(&root, &mut report);
+    report.finish(file_name, settings)
 }
 
-fn read_version(root: &Section<'_>, report: &mut Report) {
-    const FIX: &str = "write `apiVersion: 0.1.0`";
-    if let Some(field) = root.get("apiVersion")
-        && field.text(report).is_some_and(|version| version != "0.1.0")
-    {
-        field.complain(report, format!("this build knows no apiVersion {}", field.quoted()), FIX);
+/// What a configuration is read with.
+struct Reader<'e> {
+    folder: &'e Path,
+    environment: &'e dyn Fn(&str) -> Option<String>,
+    build: Build,
+}
+
+impl Reader<'_> {
+    fn read(&self, root: &Node, report: &mut Report) -> Option<Settings> {
+        if matches!(root.value, node::Value::Null) {
+            report.add(
+                root.at,
+                "",
+                "the file says nothing",
+                "start from the `connector.yaml` of this project",
+            );
+            return None;
+        }
+        let root = Section::open(root, "", root.at, "", report)?;
+        let form = read_version(&root, report);
+        let meta = match root.require("meta", "add the block with at least `name`", report) {
+            Some(field) => Section::open(field.node, &field.path, field.key_at, "meta", report),
+            None => None,
+        };
+        let fix = "add the block with `sink` and `tables`";
+        let embedsink = match root.require("embedsink", fix, report) {
+            Some(field) => Section::open(field.node, &field.path, field.key_at, "embedsink", report),
+            None => None,
+        };
+        let chosen = match &embedsink {
+            Some(embedsink) => source::choose(embedsink, self.build, report),
+            None => Chosen::Unclear,
+        };
+        let (connector, source) = self.read_source(&root, meta.as_ref(), form, &chosen, report);
+        let embedsink = embedsink?;
+        let postgres = embedsink
+            .section("sink", "embedsink.sink", report)
+            .and_then(|sink| {
+                let field = sink.require("postgres", "add the block with at least `url`", report)?;
+                Section::open(field.node, &field.path, field.key_at, "embedsink.sink.postgres", report)
+            })
+            .and_then(|postgres| postgres::read(&postgres, self.folder, self.environment, report));
+        let tables = tables::read(&embedsink, report);
+        let batch = read_batch(&embedsink, report);
+        let tolerance = read_tolerance(&embedsink, report);
+        let shutdown_timeout = match embedsink.get("shutdown-timeout") {
+            Some(field) => field.duration(&SHUTDOWN_TIMEOUT, report),
+            None => Some(Duration::from_secs(25)),
+        };
+        Some(Settings {
+            connector: connector?,
+            source: source?,
+            postgres: postgres?,
+            tables: tables?,
+            batch: batch?,
+            tolerance: tolerance?,
+            shutdown_timeout: shutdown_timeout?,
+        })
+    }
+
+    /// The connector's name, and the source.
+    fn read_source(
+        &self,
+        root: &Section<'_>,
+        meta: Option<&Section<'_>>,
+        form: Form,
+        chosen: &Chosen<'_>,
+        report: &mut Report,
+    ) -> (Option<String>, Option<SourceSettings>) {
+        let taker = match chosen {
+            Chosen::Kafka(_) => Taker::Kafka,
+            Chosen::Fluvio(_) => Taker::Fluvio,
+            Chosen::Unclear => Taker::Unclear,
+        };
+        let read = match meta {
+            Some(meta) => meta::read(meta, form, taker, report),
+            None => meta::Meta { name: None, topic: Topic::Bad },
+        };
+        let source = match chosen {
+            Chosen::Kafka(kafka) => {
+                source::refuse_fluvio_keys(root, meta, report);
+                kafka::read(kafka, &read, self.folder, report).map(SourceSettings::Kafka)
+            }
+            Chosen::Fluvio(block) => {
+                fluvio::read(block, root, meta, &read, report).map(SourceSettings::Fluvio)
+            }
+            Chosen::Unclear => None,
+        };
+        (read.name, source)
+    }
+}
+
+/// How this version of the format gives the topic.
+fn read_version(root: &Section<'_>, report: &mut Report) -> Form {
+    let Some(field) = root.get("apiVersion") else {
+        return Form::Text { version: "without `apiVersion`" };
+    };
+    match field.text(report) {
+        Some("0.0.0") => Form::Text { version: "with apiVersion 0.0.0" },
+        Some("0.1.0") => Form::Text { version: "with apiVersion 0.1.0" },
+        Some("0.2.0") => Form::Mapping,
+        Some(_) => {
+            let what = format!("this build knows no apiVersion {}", field.quoted());
+            field.complain(report, what, "write `apiVersion: 0.1.0`, or 0.2.0 if `meta.topic` is a mapping");
+            Form::Any
+        }
+        None => Form::Any,
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use super::field::{Field, join};
+use super::file;
 use super::problem::{Report, quote};
 use super::quantity::Limits;
-use super::secret::Secret;
 use super::section::Section;
 use super::settings::{MigrateMode, PostgresSettings};
 use super::tls;
 use super::url::{PostgresUrl, host_complaint};
+use crate::framework::secret::Secret;
 
 const PORT: Limits<u32> = Limits { least: 1, most: 65_535, why: "TCP has no other ports" };
 
@@ -30,12 +31,7 @@ pub(super) fn read(
     let database = database.and_then(|name| name.or_else(|| given.missing("database", "PGDATABASE", report)));
     let user = given.text("user", |url| url.user.clone(), "PGUSER", report);
     let user = user.and_then(|name| name.or_else(|| given.missing("user", "PGUSER", report)));
-    let password = given.text(
-        "password",
-        |url| url.password.as_ref().map(|p| p.expose().to_owned()),
-        "PGPASSWORD",
-        report,
-    );
+    let password = read_password(&given, folder, report);
 
     let tls = tls::read(&given, host.as_deref(), folder, report);
     let migrate = match postgres.get("migrate") {
@@ -48,7 +44,7 @@ pub(super) fn read(
         port: port?,
         database: database?,
         user: user?,
-        password: password?.map(Secret::new),
+        password: password?,
         tls: tls?,
         migrate: migrate?,
     })
@@ -130,6 +126,28 @@ impl Given<'_, '_> {
 /// Reports a key that says something else than the URL.
 pub(super) fn contradiction(field: &Field<'_>, report: &mut Report) {
     field.complain(report, "contradicts `url`, which says something else", "keep one of them");
+}
+
+/// The password, or its file. `None` when it is wrong, `Some(None)` when nobody gives one.
+fn read_password(given: &Given<'_, '_>, folder: &Path, report: &mut Report) -> Option<Option<Secret>> {
+    let in_url = |url: &PostgresUrl| url.password.as_ref().map(|password| password.expose().to_owned());
+    let Some(field) = given.postgres.get("password-file") else {
+        return given
+            .text("password", in_url, "PGPASSWORD", report)
+            .map(|password| password.map(Secret::new));
+    };
+    let elsewhere = if given.postgres.get("password").is_some() {
+        Some("contradicts `password`, which gives one too")
+    } else if given.url.as_ref().is_ok_and(|url| url.password.is_some()) {
+        Some("contradicts `url`, which holds a password")
+    } else {
+        None
+    };
+    if let Some(what) = elsewhere {
+        field.complain(report, what, "keep one of them");
+        return None;
+    }
+    file::password(field, folder, report).map(Some)
 }
 
 fn read_port(given: &Given<'_, '_>, report: &mut Report) -> Option<u16> {

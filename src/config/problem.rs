@@ -16,7 +16,7 @@ pub struct Position {
 
 impl Position {
     /// The first character of a file.
-    pub(super) const START: Self = Self { line: 1, column: 1 };
+    pub(crate) const START: Self = Self { line: 1, column: 1 };
 }
 
 /// One thing that is wrong, with its place and its fix.
@@ -45,7 +45,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// A problem of the file as a whole.
-    pub(super) fn whole_file(file: &str, what: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn whole_file(file: &str, what: impl Into<String>, fix: impl Into<String>) -> Self {
         let problem = Problem { position: None, path: String::new(), what: what.into(), fix: fix.into() };
         Self { file: file.to_owned(), problems: vec![problem] }
     }
@@ -77,19 +77,19 @@ impl fmt::Display for Problem {
 
 /// The problems found so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     problems: Vec<Problem>,
 }
 
 impl Report {
-    pub(super) fn add(&mut self, at: Position, path: &str, what: impl Into<String>, fix: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: Position, path: &str, what: impl Into<String>, fix: impl Into<String>) {
         let problem =
             Problem { position: Some(at), path: path.to_owned(), what: what.into(), fix: fix.into() };
         self.problems.push(problem);
     }
 
     /// The value, or every problem in file order when there is one or the value could not be made.
-    pub(super) fn finish<T>(mut self, file: &str, value: Option<T>) -> Result<T, ConfigError> {
+    pub(crate) fn finish<T>(mut self, file: &str, value: Option<T>) -> Result<T, ConfigError> {
         self.problems.sort_by_key(|problem| problem.position);
         match value {
             Some(value) if self.problems.is_empty() => Ok(value),
@@ -102,7 +102,7 @@ impl Report {
 }
 
 /// `text` for a message: one line, short, in backquotes.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const LONGEST: usize = 40;
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST).is_some() {
@@ -114,7 +114,7 @@ pub(super) fn quote(text: &str) -> String {
 
 /// A key for a message. A key that is no plain word is cut at its first odd character: `password:hunter2`,
 /// with the space forgotten, is one key to YAML.
-pub(super) fn plain_key(key: &str) -> String {
+pub(crate) fn plain_key(key: &str) -> String {
     let end = key.find(|c: char| !(c.is_alphanumeric() || "_-.".contains(c))).unwrap_or(key.len());
     let mut shown: String = key.chars().take(key[..end].chars().count().min(64)).collect();
     if shown.len() < key.len() {

@@ -1,5 +1,6 @@
 //! Counts, sizes and durations, each with its limits and the reason for them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -18,7 +19,10 @@ pub(super) struct Limits<T> {
 
 impl Field<'_> {
     /// A whole number within `limits`.
-    pub(super) fn count(&self, limits: &Limits<u32>, report: &mut Report) -> Option<u32> {
+    pub(super) fn count<T>(&self, limits: &Limits<T>, report: &mut Report) -> Option<T>
+    where
+        T: TryFrom<i128> + PartialOrd + Copy + Display,
+    {
         let scalar = self.scalar("a whole number", report)?;
         if scalar.kind == Kind::Text && !scalar.tainted && is_whole(&scalar.text) {
             self.mismatch("a whole number", "remove the quotes", report);
@@ -32,7 +36,7 @@ impl Field<'_> {
         // What does not even fit an i128 is as far out of range as anything.
         let beyond = if scalar.text.starts_with('-') { i128::MIN } else { i128::MAX };
         let number = scalar.text.parse::<i128>().unwrap_or(beyond);
-        let number = u32::try_from(number).ok();
+        let number = T::try_from(number).ok();
         self.within(number, limits, |number| number.to_string(), report)
     }
 
@@ -57,7 +61,6 @@ impl Field<'_> {
     pub(super) fn duration(&self, limits: &Limits<Duration>, report: &mut Report) -> Option<Duration> {
         const FORM: &str = "write a number and a unit, such as `200ms`, `5s` or `1m30s`";
         let scalar = self.scalar("a duration", report)?;
-        let shown = |duration: Duration| humantime::format_duration(duration).to_string().replace(' ', "");
         if scalar.text.parse::<f64>().is_ok() {
             let fix = if self.is_hidden() { FORM.to_owned() } else { add_a_unit(&scalar.text) };
             self.complain(report, format!("{} has no unit", self.quoted()), fix);
@@ -75,7 +78,17 @@ impl Field<'_> {
                 }
             }
         };
-        self.within(duration, limits, shown, report)
+        self.within(duration, limits, exact_duration, report)
+    }
+
+    /// A duration that is given in another way, when it is within `limits`.
+    pub(super) fn duration_within(
+        &self,
+        duration: Duration,
+        limits: &Limits<Duration>,
+        report: &mut Report,
+    ) -> Option<Duration> {
+        self.within(Some(duration), limits, exact_duration, report)
     }
 
     fn within<T: PartialOrd + Copy>(
@@ -106,6 +119,11 @@ fn is_negative(scalar: &Scalar) -> bool {
 
 fn add_a_unit(number: &str) -> String {
     format!("add a unit: `{number}ms` or `{number}s`")
+}
+
+/// A duration as the file would say it.
+fn exact_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
 /// A size in the largest unit that says it exactly.

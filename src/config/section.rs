@@ -13,6 +13,8 @@ pub(super) struct Section<'a> {
     schema: &'static str,
     /// Keys that something unknown seems to stand for. They are not reported as missing too.
     suspected: Vec<&'static str>,
+    /// Nothing in it is unknown or refused.
+    whole: bool,
 }
 
 impl<'a> Section<'a> {
@@ -25,23 +27,33 @@ impl<'a> Section<'a> {
         schema: &'static str,
         report: &mut Report,
     ) -> Option<Self> {
-        let mut section =
-            Self { path: path.to_owned(), at, fields: Vec::new(), schema, suspected: Vec::new() };
+        let mut section = Self {
+            path: path.to_owned(),
+            at,
+            fields: Vec::new(),
+            schema,
+            suspected: Vec::new(),
+            whole: true,
+        };
         let field = Field { path: path.to_owned(), key_at: at, node, hidden: false };
         let known = keys::known_under(schema);
         for (key, field) in field.entries(Key::Known, report)? {
+            let known_key = known.contains(&key.as_str());
+            section.whole &= known_key;
             if let Some((what, fix)) = keys::refusal(&join(schema, &key)) {
                 report.add(field.key_at, &field.path, what, fix);
                 if let [only] = known.as_slice() {
                     section.suspected.push(only);
                 }
-            } else if !known.contains(&key.as_str()) {
+            } else if !known_key {
                 let near = keys::nearest(&key, known.iter().copied());
-                section.suspected.extend(near);
-                let fix = if key.contains(':') {
-                    "put a space after the `:`".to_owned()
-                } else {
-                    near.map_or_else(|| keys::advice(schema, &key), |near| format!("did you mean `{near}`?"))
+                let below = keys::below(schema, &key);
+                section.suspected.extend(near.or(below.map(|(child, _)| child)));
+                let fix = match (near, below) {
+                    _ if key.contains(':') => "put a space after the `:`".to_owned(),
+                    (Some(near), _) => format!("did you mean `{near}`?"),
+                    (None, Some((_, home))) => format!("it belongs under `{home}`"),
+                    (None, None) => keys::advice(schema, &key),
                 };
                 report.add(field.key_at, &field.path, "unknown key", fix);
             } else {
@@ -57,10 +69,20 @@ impl<'a> Section<'a> {
         self.fields.iter().find(|(name, _)| name == key).map(|(_, field)| field)
     }
 
+    /// Whether something unknown seems to stand for `key`.
+    pub(super) fn suspects(&self, key: &'static str) -> bool {
+        self.suspected.contains(&key)
+    }
+
+    /// Whether every key in it is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// The value of `key`, which has to be there.
     pub(super) fn require(&self, key: &'static str, fix: &str, report: &mut Report) -> Option<&Field<'a>> {
         let field = self.get(key);
-        if field.is_none() && !self.suspected.contains(&key) {
+        if field.is_none() && !self.suspects(key) {
             report.add(self.at, &join(&self.path, key), "missing", fix);
         }
         field
@@ -81,6 +103,7 @@ impl<'a> Section<'a> {
                 fields: Vec::new(),
                 schema,
                 suspected: Vec::new(),
+                whole: true,
             }),
         }
     }

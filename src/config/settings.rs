@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::secret::Secret;
 use crate::framework::config::{FluvioSettings, StartAt};
+use crate::framework::secret::Secret;
 
 /// The whole configuration of one connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,7 @@ pub struct KafkaSettings {
     /// Where a partition with no stored offset begins, when nothing of its topic was read before.
     pub start: StartAt,
     /// Further librdkafka properties, none of which the connector sets itself. A value may be a secret.
+    /// `ca-file`, `cert-file` and `key-file` are among them, as `ssl.*.location`.
     pub properties: BTreeMap<String, Secret>,
 }
 
@@ -99,6 +100,18 @@ pub struct TlsSettings {
     /// A PEM file of the authorities to trust in place of the system's. It could be read when the
     /// configuration was. Always `None` when `mode` does not verify.
     pub ca_file: Option<PathBuf>,
+    /// What the connector proves itself with. Always `None` without TLS.
+    pub client: Option<ClientSettings>,
+}
+
+/// A certificate of the connector itself, for a server that asks for one. Both files could be read when the
+/// configuration was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// A PEM file: the certificate first, then those between it and the authority.
+    pub cert_file: PathBuf,
+    /// A PEM file of its private key, which is not encrypted.
+    pub key_file: PathBuf,
 }
 
 /// What is asked of the server.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::node::{Entry, Kind, Node, Scalar, Value};
 use super::problem::{Report, plain_key};
-use super::secret::{NAME_FORM, SecretStore, is_secret_name};
+use crate::framework::secret::{NAME_FORM, SecretStore, is_secret_name};
 
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";

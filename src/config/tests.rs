@@ -5,12 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::reference::KEYS;
 use super::*;
 
+mod fluvio;
 mod mistakes;
+mod schema;
 
 const REFERENCE: &str = include_str!("../../connector.yaml");
 const GUIDE: &str = include_str!("../../docs/configuration.md");
+const FLUVIO_MARK: &str = "# Without `source.kafka`,";
 const CANARY: &str = "canary-9c1f";
 
 /// The smallest configuration; `{}` is where the tests add to it.
@@ -34,15 +38,24 @@ fn kafka(settings: &Settings) -> &KafkaSettings {
     }
 }
 
+/// The source, which has to be Fluvio.
+fn fluvio(settings: &Settings) -> &FluvioSettings {
+    match &settings.source {
+        SourceSettings::Fluvio(fluvio) => fluvio,
+        SourceSettings::Kafka(_) => panic!("it reads from Kafka"),
+    }
+}
+
+/// Reads the text as a build with everything in it does.
 fn read(text: &str) -> Result<Settings, ConfigError> {
-    Settings::from_yaml("c.yaml", text, &SecretStore::environment(), &no_environment)
+    read_text("c.yaml", text, &SecretStore::environment(), &no_environment, Build { fluvio: true })
 }
 
 fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let environment = |name: &str| {
         variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     };
-    Settings::from_yaml("c.yaml", text, &SecretStore::environment(), &environment)
+    read_text("c.yaml", text, &SecretStore::environment(), &environment, Build { fluvio: true })
 }
 
 /// The minimal configuration with each `from` replaced.
@@ -118,7 +131,7 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             database: "embeddings_db".to_owned(),
             user: "postgres".to_owned(),
             password: None,
-            tls: TlsSettings { mode: TlsMode::Disable, ca_file: None },
+            tls: TlsSettings { mode: TlsMode::Disable, ca_file: None, client: None },
             migrate: MigrateMode::Auto,
         },
         tables: vec![TableSettings { name: "embeddings".to_owned(), dimensions: 384 }],
@@ -135,9 +148,9 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
 
 #[test]
 fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
-    for key in keys::KEYS {
-        let name = key.rsplit('.').next().unwrap();
-        assert!(REFERENCE.contains(&format!("{name}:")), "connector.yaml does not show {key}");
+    for key in KEYS.iter().filter(|key| !key.path.ends_with('*')) {
+        let shown = REFERENCE.contains(&format!("{}:", key.name()));
+        assert!(shown, "connector.yaml does not show {}", key.path);
     }
     let defaults =
         ["start: beginning", "migrate: auto", "max-rows: 2000", "max-bytes: 8MiB", "max-wait: 200ms"];
@@ -154,11 +167,13 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
 
 /// The reference file with every commented key in force.
 fn uncommented() -> String {
+    // What belongs to Fluvio stands at the end, as a file of its own.
+    let (direct, _) = REFERENCE.split_once(FLUVIO_MARK).expect("the reference says what belongs to Fluvio");
     let uncomment = |line: &str| {
         let is_key = line.starts_with(' ') && line.trim_start().starts_with("# ");
         if is_key { line.replacen("# ", "", 1) } else { line.to_owned() }
     };
-    REFERENCE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+    direct.lines().map(uncomment).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -168,19 +183,89 @@ fn the_commented_keys_of_the_reference_file_are_right_too() {
     let secrets = SecretStore::from_text("s", "POSTGRES_PASSWORD=a\nKAFKA_PASSWORD=b").unwrap();
     let error = Settings::from_yaml("c.yaml", &text, &secrets, &no_environment).unwrap_err();
     let found: Vec<&str> = error.problems.iter().map(|problem| problem.path.as_str()).collect();
-    // Nothing but the example file is missing.
-    assert_eq!(found, ["embedsink.sink.postgres.tls.ca-file"], "{error}");
+    // Nothing but the example files is missing, and the password is given twice.
+    let expected = [
+        "embedsink.source.kafka.ca-file",
+        "embedsink.source.kafka.cert-file",
+        "embedsink.source.kafka.key-file",
+        "embedsink.sink.postgres.password-file",
+        "embedsink.sink.postgres.tls.ca-file",
+        "embedsink.sink.postgres.tls.cert-file",
+        "embedsink.sink.postgres.tls.key-file",
+    ];
+    assert_eq!(found, expected, "{error}");
 }
 
 #[test]
-fn the_guide_lists_the_keys_that_the_reader_knows_and_no_others() {
-    let rows = GUIDE.lines().filter_map(|line| line.strip_prefix("| `"));
-    let listed: BTreeSet<String> = rows
-        .filter_map(|row| row.split('`').next())
-        .map(|key| key.replace("<table>", "*").replace("[]", ".*"))
-        .collect();
-    let known: BTreeSet<String> = keys::KEYS.iter().map(|key| (*key).to_owned()).collect();
-    assert_eq!(listed, known);
+fn the_part_of_the_reference_file_that_belongs_to_fluvio_is_right_too() {
+    let (_, part) = REFERENCE.split_once(FLUVIO_MARK).unwrap();
+    let lines = part.lines().skip(1).map(|line| line.strip_prefix("# ").unwrap_or_default());
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = format!(
+        "{text}\n  sink: {{postgres: {{url: postgres://u@h/d}}}}\n  tables: {{t: {{dimensions: 1}}}}\n"
+    );
+    let settings = read(&text).unwrap();
+    let expected = fluvio(&read(&text.replace("    id: docs ", "    # ")).unwrap()).clone();
+    assert_eq!(fluvio(&settings), &expected);
+    assert_eq!(expected.consumer.report_every, Some(Duration::from_secs(10)));
+    assert_eq!(read(&text.replace("10s ", "{secs: 10, nanos: 0} #")).unwrap(), settings);
+}
+
+#[test]
+fn every_example_of_the_documents_is_read_without_a_problem() {
+    let folder = Folder::new("examples");
+    for name in ["ca.pem", "kafka-ca.pem", "client.pem"] {
+        folder.write(name, "-----BEGIN CERTIFICATE-----\n");
+    }
+    folder.write("client.key", "-----BEGIN PRIVATE KEY-----\n");
+    folder.write("password.txt", "p\n");
+    let name = folder.0.join("c.yaml").display().to_string();
+    let environment = |name: &str| (name == "POSTGRES_PASSWORD").then(|| "p".to_owned());
+    let mut seen = 0;
+    for (kind, text) in examples() {
+        // A fragment may leave out what the rest of the file says.
+        let text = match kind.as_str() {
+            "yaml bad" => continue,
+            "yaml fragment" => completed(&text),
+            _ => text,
+        };
+        let result =
+            super::read_text(&name, &text, &SecretStore::environment(), &environment, Build { fluvio: true });
+        assert!(result.is_ok(), "{text}\n{}", result.unwrap_err());
+        seen += 1;
+    }
+    assert!(seen >= 6, "only {seen}");
+}
+
+/// The blocks of YAML in the guide, each with what follows its opening mark.
+fn examples() -> Vec<(String, String)> {
+    let blocks = GUIDE.split("\n```").skip(1).step_by(2);
+    let parts = blocks.filter_map(|block| block.split_once('\n'));
+    parts
+        .filter(|(kind, _)| kind.starts_with("yaml"))
+        .map(|(kind, text)| (kind.to_owned(), text.to_owned()))
+        .collect()
+}
+
+/// The fragment with what it lacks.
+fn completed(fragment: &str) -> String {
+    let mut text = fragment.to_owned();
+    if text.contains("\nmeta:") || text.starts_with("meta:") {
+        text = text.replace("meta:\n", "meta:\n  name: docs\n  topic: embeddings\n");
+    } else {
+        text.push_str("\nmeta: {name: docs, topic: embeddings}\n");
+    }
+    let mut inside = String::new();
+    if text.contains("  sink:") {
+        text = text.replace(
+            "    postgres:\n      password",
+            "    postgres:\n      url: postgres://u@h/d\n      password",
+        );
+    } else {
+        inside.push_str("  sink: {postgres: {url: postgres://u@h/d}}\n");
+    }
+    inside.push_str("  tables: {embeddings: {dimensions: 384}}\n");
+    text.replace("embedsink:\n", &format!("embedsink:\n{inside}"))
 }
 
 #[test]
@@ -455,7 +540,7 @@ fn the_guide_says_what_start_and_max_bytes_really_mean() {
     for sentence in [
         "`start: end` counts only for a topic that this connector has not read before.",
         "A partition that is added to the topic later begins at its beginning",
-        "or its rows and rejected records take this many bytes in memory",
+        "its rows and rejected records take this many bytes in memory",
         &format!("a single record whose payload is larger is refused as `{too_large}`"),
     ] {
         assert!(guide.contains(sentence), "{sentence}");
@@ -472,7 +557,8 @@ fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
         Settings::from_file(&path, None)
     };
     let tls = load("ca-file: ca.pem").unwrap().postgres.tls;
-    assert_eq!(tls, TlsSettings { mode: TlsMode::VerifyFull, ca_file: Some(folder.0.join("ca.pem")) });
+    let ca_file = Some(folder.0.join("ca.pem"));
+    assert_eq!(tls, TlsSettings { mode: TlsMode::VerifyFull, ca_file, client: None });
     assert_eq!(load("mode: verify-ca, ca-file: ca.pem").unwrap().postgres.tls.mode, TlsMode::VerifyCa);
     for mode in ["disable", "require"] {
         let error = load(&format!("mode: {mode}, ca-file: ca.pem")).unwrap_err();

@@ -1,15 +1,15 @@
 //! `embedsink.sink.postgres.tls`, and what the URL and the environment say of the same.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::field::{Field, join};
+use super::file::{self, Pem};
 use super::node::Value;
 use super::postgres::{Given, contradiction};
 use super::problem::Report;
 use super::section::Section;
-use super::settings::{TlsMode, TlsSettings};
+use super::settings::{ClientSettings, TlsMode, TlsSettings};
 
 const MODES: &[(&str, TlsMode)] = &[
     ("disable", TlsMode::Disable),
@@ -34,10 +34,13 @@ pub(super) fn read(
     };
     let ca_field = tls.as_ref().and_then(|tls| tls.get("ca-file"));
     let ca_file = match ca_field {
-        Some(field) => read_ca_file(field, folder, report).map(Some),
+        Some(field) => file::pem(field, folder, Pem::Certificate, report).map(Some),
         None => Some(None),
     };
-    let (named, in_url, in_environment, ca_file) = (named?, in_url?, in_environment?, ca_file?);
+    let client = tls.as_ref().map_or(Some(None), |tls| read_client(tls, folder, report));
+    let client_field = tls.as_ref().and_then(|tls| tls.get("cert-file"));
+    let (named, in_url, in_environment) = (named?, in_url?, in_environment?);
+    let (ca_file, client) = (ca_file?, client?);
     if let (Some((mode, field)), Some((in_url, _))) = (&named, &in_url)
         && mode != in_url
     {
@@ -48,13 +51,13 @@ pub(super) fn read(
     let (host, named) = (host?, named.or(in_url));
     let mode = match named.as_ref().map(|(mode, _)| *mode).or(in_environment) {
         Some(mode) => mode,
-        // Whoever names an authority wants the server verified, wherever it is.
-        None if ca_file.is_none() && is_local(host) => TlsMode::Disable,
+        // Whoever names an authority or shows a certificate wants the server verified, wherever it is.
+        None if ca_file.is_none() && client.is_none() && is_local(host) => TlsMode::Disable,
         None => TlsMode::VerifyFull,
     };
     if host.starts_with('/') && mode != TlsMode::Disable {
         let what = "PostgreSQL speaks no TLS over a Unix socket";
-        match named.as_ref().map(|(_, field)| *field).or(ca_field) {
+        match named.as_ref().map(|(_, field)| *field).or(ca_field).or(client_field) {
             Some(field) => field.complain(report, what, "remove it, or name a TCP host"),
             None => complain_of_environment(
                 given,
@@ -75,7 +78,15 @@ pub(super) fn read(
         field.complain(report, what, "use `verify-full` or `verify-ca`, or remove the file");
         return None;
     }
-    Some(TlsSettings { mode, ca_file })
+    if let Some(field) = client_field
+        && mode == TlsMode::Disable
+    {
+        let whose = if named.is_none() { VARIABLE } else { "the TLS mode" };
+        let what = format!("contradicts {whose}, which is `disable`: no certificate is shown without TLS");
+        field.complain(report, what, "use another mode, or remove the files");
+        return None;
+    }
+    Some(TlsSettings { mode, ca_file, client })
 }
 
 /// A mode and where it is given. `None` when it is wrong, `Some(None)` when nobody gives one.
@@ -148,19 +159,18 @@ fn is_local(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn read_ca_file(field: &Field<'_>, folder: &Path, report: &mut Report) -> Option<PathBuf> {
-    let path = folder.join(field.text(report)?);
-    let bytes = fs::metadata(&path).and_then(|about| about.is_file().then(|| fs::read(&path)).transpose());
-    let problem = match bytes {
-        Err(error) => format!("{} cannot be read: {error}", field.quoted()),
-        Ok(None) => format!("{} is no file", field.quoted()),
-        Ok(Some(bytes)) if !bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) => {
-            format!("{} holds no PEM certificate", field.quoted())
-        }
-        Ok(Some(_)) => return Some(path),
-    };
-    field.complain(report, problem, "give a PEM file; a relative path starts at this configuration's folder");
-    None
+/// The client's own certificate. `None` when it is wrong, `Some(None)` when there is none.
+fn read_client(tls: &Section<'_>, folder: &Path, report: &mut Report) -> Option<Option<ClientSettings>> {
+    let (cert, key) = (tls.get("cert-file"), tls.get("key-file"));
+    if cert.is_none() && key.is_none() {
+        return Some(None);
+    }
+    let fix = "a certificate and its key go together: add the other file";
+    let cert_file = tls
+        .require("cert-file", fix, report)
+        .and_then(|field| file::pem(field, folder, Pem::Certificate, report));
+    let key_file = tls
+        .require("key-file", fix, report)
+        .and_then(|field| file::pem(field, folder, Pem::PlainKey, report));
+    Some(Some(ClientSettings { cert_file: cert_file?, key_file: key_file? }))
 }
-
-const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";

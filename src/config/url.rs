@@ -2,7 +2,7 @@
 //!
 //! No complaint quotes the URL: where it cannot be split, any part of it may be the password.
 
-use super::secret::Secret;
+use crate::framework::secret::Secret;
 
 /// What a URL may say. Each part may be absent.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! which nothing is stored in Postgres.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// How to read a Fluvio topic.
@@ -31,6 +32,8 @@ pub struct TopicSettings {
     pub partitions: u32,
     /// Replicas of each, at least 1.
     pub replication: u32,
+    /// Whether replicas may share a rack.
+    pub ignore_rack_assignment: bool,
     /// How long records are kept; `None` is the cluster's default.
     pub retention: Option<Duration>,
     /// The size in bytes at which a segment ends; `None` is the cluster's default.
@@ -98,15 +101,26 @@ pub enum StartAt {
     FromEnd(u32),
 }
 
-/// One step of `transforms`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One step of `transforms`. `Debug` names its parameters and hides their values, which may be secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Transform {
     /// The SmartModule, as it is named on the cluster.
     pub uses: String,
-    /// Its parameters. A value that is no text is given as JSON.
+    /// Its parameters. A value that is no text is given as JSON. A value may be a secret.
     pub with: BTreeMap<String, String>,
     /// The records that it sees before the first.
     pub lookback: Option<Lookback>,
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with: BTreeMap<&str, &str> = self.with.keys().map(|name| (name.as_str(), "****")).collect();
+        f.debug_struct("Transform")
+            .field("uses", &self.uses)
+            .field("with", &with)
+            .field("lookback", &self.lookback)
+            .finish()
+    }
 }
 
 /// `lookback` of a transform.

@@ -15,3 +15,4 @@
 pub mod config;
 #[cfg(feature = "fluvio")]
 pub mod consumer;
+pub mod secret;

@@ -88,7 +88,7 @@ pub(crate) fn options(database: &str) -> ConnectOptions {
         database: database.into(),
         user: "postgres".into(),
         password: None,
-        tls: Tls { mode: TlsMode::Disable, ca_file: None },
+        tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
         application_name: "sink-postgres-vector tests".into(),
         connect_timeout: Duration::from_secs(10),
     }

@@ -1,11 +1,20 @@
-//! Values that nobody may read by accident, and where they come from.
+//! Values that nobody may read by accident, and where they come from. Part of the framework's room.
+//!
+//! Mirrors `SecretString` and the two `SecretStore`s of `fluvio_connector_common::secret`: a value comes
+//! from the environment, or from a file of `NAME=VALUE` lines, and its `Debug` hides it. Goes further:
+//!
+//! - A value is put in after the YAML has been parsed, so none can break or inject YAML. The framework
+//!   writes it into the text before.
+//! - A [`Secret`] cannot be serialised. The framework's is written out in clear.
+//! - A value of the file stands as it is, its blanks too; a name given twice, a line that is none and an
+//!   empty value are problems with their line.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
-use super::problem::{ConfigError, Position, Report, quote};
+use crate::config::file::read_text;
+use crate::config::problem::{ConfigError, Position, Report, quote};
 
 /// A value that may be secret. `Debug` hides it, it has no `Display` and is not serialisable.
 #[derive(Clone, PartialEq, Eq)]
@@ -95,7 +104,7 @@ impl SecretStore {
     }
 
     /// The value of `name`, and where it was looked for when there is none.
-    pub(super) fn get(
+    pub(crate) fn get(
         &self,
         name: &str,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -123,27 +132,11 @@ impl SecretStore {
 }
 
 /// What a secret may be called.
-pub(super) const NAME_FORM: &str = "use letters, digits and `_`, beginning with no digit";
+pub(crate) const NAME_FORM: &str = "use letters, digits and `_`, beginning with no digit";
 
 /// Whether a secret may be called `name`.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub(crate) fn is_secret_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// The text of a file, or why there is none.
-pub(super) fn read_text(path: &Path, fix: &str) -> Result<String, ConfigError> {
-    let name = path.display().to_string();
-    let bytes = fs::read(path)
-        .map_err(|error| ConfigError::whole_file(&name, format!("cannot be read: {error}"), fix))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
-        ConfigError::whole_file(
-            &name,
-            format!("is not UTF-8: line {line} holds other bytes"),
-            "save it as UTF-8",
-        )
-    })
 }

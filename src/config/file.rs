@@ -1,0 +1,104 @@
+//! Files that the configuration names, and the configuration itself.
+//!
+//! A relative path starts at the folder of the configuration. No message shows what a file holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::field::Field;
+use super::problem::{ConfigError, Report};
+use crate::framework::secret::Secret;
+
+/// What a PEM file has to hold.
+#[derive(Clone, Copy)]
+pub(super) enum Pem {
+    /// At least one certificate.
+    Certificate,
+    /// A private key, encrypted or not.
+    Key,
+    /// A private key that needs no passphrase.
+    PlainKey,
+}
+
+/// The path of a PEM file, which has been read and found to hold what it has to.
+pub(super) fn pem(field: &Field<'_>, folder: &Path, wanted: Pem, report: &mut Report) -> Option<PathBuf> {
+    const FIX: &str = "give a PEM file; a relative path starts at this configuration's folder";
+    let path = folder.join(field.text(report)?);
+    let bytes = match read(&path) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            field.complain(report, format!("{} {why}", field.quoted()), FIX);
+            return None;
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut labels = text.lines().filter_map(|line| {
+        line.trim().strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"))
+    });
+    let (found, noun) = match wanted {
+        Pem::Certificate => (labels.any(|label| label == "CERTIFICATE"), "certificate"),
+        Pem::Key | Pem::PlainKey => (labels.any(|label| label.ends_with("PRIVATE KEY")), "private key"),
+    };
+    if !found {
+        field.complain(report, format!("{} holds no PEM {noun}", field.quoted()), FIX);
+        return None;
+    }
+    // The older form says so in a header, not in the label.
+    let encrypted =
+        text.contains("-----BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED");
+    if encrypted && matches!(wanted, Pem::PlainKey) {
+        let what = format!("{} is encrypted, and the connector has no passphrase for it", field.quoted());
+        field.complain(report, what, "decrypt it with `openssl pkey`, and keep the file from others");
+        return None;
+    }
+    Some(path)
+}
+
+/// The password in a file: all of it but one line break at its end.
+pub(super) fn password(field: &Field<'_>, folder: &Path, report: &mut Report) -> Option<Secret> {
+    const FIX: &str = "give a file that holds only the password; a relative path starts at this \
+                       configuration's folder";
+    let bytes = match read(&folder.join(field.text(report)?)) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            field.complain(report, format!("{} {why}", field.quoted()), FIX);
+            return None;
+        }
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        field.complain(report, format!("{} is not UTF-8", field.quoted()), FIX);
+        return None;
+    };
+    let text = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
+    if text.is_empty() {
+        field.complain(report, format!("{} is empty", field.quoted()), FIX);
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+/// The bytes of a file, or why there are none.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = fs::metadata(path).and_then(|about| about.is_file().then(|| fs::read(path)).transpose());
+    match bytes {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err("is no file".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// The text of a file, or why there is none.
+pub(crate) fn read_text(path: &Path, fix: &str) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path)
+        .map_err(|error| ConfigError::whole_file(&name, format!("cannot be read: {error}"), fix))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
+        ConfigError::whole_file(
+            &name,
+            format!("is not UTF-8: line {line} holds other bytes"),
+            "save it as UTF-8",
+        )
+    })
+}

@@ -1,0 +1,172 @@
+//! Every key of the configuration, described once.
+//!
+//! The reader takes its known keys from here, so a key that is not described does not exist. `Connector.toml`
+//! and the table of the guide are written from the same lines.
+
+use Absent::{Default, Elsewhere, Means, Refused};
+use Kind::{Blocks, Boolean, Choice, Duration, Group, Integer, List, Map, Size, Text};
+
+/// A key.
+pub(super) struct Described {
+    /// From the top. `*` stands for a name that the user chooses, or for an item of a list.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) absent: Absent,
+    /// What it says, in sentences of Markdown.
+    pub(super) about: &'static str,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A mapping whose keys are described too.
+    Group,
+    /// A mapping from names to groups.
+    Blocks,
+    Text,
+    Integer,
+    Size,
+    Duration,
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of texts.
+    List,
+    /// A mapping from names to texts.
+    Map,
+}
+
+/// What it means when a key is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// The group that it belongs to cannot be used.
+    Refused,
+    /// The same has to be given by another key.
+    Elsewhere,
+    /// The same as this value.
+    Default(&'static str),
+    /// What these words say.
+    Means(&'static str),
+}
+
+const fn key(path: &'static str, kind: Kind, absent: Absent, about: &'static str) -> Described {
+    Described { path, kind, absent, about }
+}
+
+const NONE: Absent = Means("none");
+
+/// Every key, in the order of the guide.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Described] = &[
+    key("apiVersion", Text, Default("0.0.0"),
+        "The version of the framework's format: `0.0.0`, `0.1.0` or `0.2.0`. It says which form `meta.topic` has."),
+    key("meta", Group, Refused, "What every connector of the framework has."),
+    key("meta.name", Text, Refused,
+        "The connector's name: 1 to 100 letters, digits, `.`, `_` and `-`. Stored positions belong to it, so a new name starts anew."),
+    key("meta.version", Text, NONE, "The connector's version, for the framework."),
+    key("meta.type", Text, Default("embedsink"), "`embedsink` or `embedsink-sink`."),
+    key("meta.topic", Text, Elsewhere,
+        "The topic to read, by its name; with 0.2.0 the mapping of the next lines. Kafka does not need it where `topics` is given; where both are, it has to be one of them."),
+    key("meta.topic.version", Text, NONE, "The version of the topic's description, for the framework."),
+    key("meta.topic.meta", Group, Refused, "What the topic is called."),
+    key("meta.topic.meta.name", Text, Refused, "The topic to read. On Fluvio: 1 to 63 lower-case letters, digits and `-`."),
+    key("meta.topic.partition", Group, NONE, "How a topic that is created is spread."),
+    key("meta.topic.partition.count", Integer, Default("1"), "Partitions of a topic that is created."),
+    key("meta.topic.partition.replication", Integer, Default("1"), "Replicas of each."),
+    key("meta.topic.partition.ignore-rack-assignment", Boolean, Default("false"), "Whether replicas may share a rack."),
+    key("meta.topic.partition.max-size", Size, Means("the cluster's"), "The size at which a partition loses its oldest segment."),
+    key("meta.topic.retention", Group, NONE, "How long a topic that is created keeps records."),
+    key("meta.topic.retention.time", Duration, Means("the cluster's"), "How long records are kept, in whole seconds."),
+    key("meta.topic.retention.segment-size", Size, Means("the cluster's"), "The size at which a segment ends."),
+    key("meta.topic.compression", Group, NONE, "How a topic that is created is compressed."),
+    key("meta.topic.compression.type", Choice(&["any", "none", "gzip", "snappy", "lz4", "zstd"]), Default("any"),
+        "How producers compress: `any`, `none`, `gzip`, `snappy`, `lz4` or `zstd`, in capitals or not."),
+    key("meta.consumer", Group, NONE, "How a Fluvio topic is read."),
+    key("meta.consumer.id", Text, Means("`meta.name`"), "The name under which Fluvio keeps the consumer's offset."),
+    key("meta.consumer.partition", Text, Default("all"),
+        "The partitions to read: `all`, a number, or a list of numbers. `all` includes those that are added later."),
+    key("meta.consumer.max-bytes", Size, Means("the client's"), "The largest answer of the cluster, 64KiB to 1GiB."),
+    key("meta.consumer.offset", Group, NONE, "Where reading begins, and what Fluvio is told."),
+    key("meta.consumer.offset.strategy", Choice(&["manual", "none"]), Default("manual"),
+        "`manual`: Fluvio is told what has been written. `none`: it is told nothing. `auto` is refused."),
+    key("meta.consumer.offset.start", Text, Default("beginning"),
+        "Where a topic that this connector has not read before begins: `beginning`, `end`, or a mapping with one of the next three."),
+    key("meta.consumer.offset.start.absolute", Integer, NONE, "At this offset, which must still be kept."),
+    key("meta.consumer.offset.start.from-beginning", Integer, NONE, "This many records after the oldest one."),
+    key("meta.consumer.offset.start.from-end", Integer, NONE, "This many records before the end."),
+    key("meta.consumer.offset.flush-period", Duration, Default("10s"),
+        "How often Fluvio is told, 100ms to 1h: a duration, or the mapping of the next two."),
+    key("meta.consumer.offset.flush-period.secs", Integer, NONE, "Its whole seconds."),
+    key("meta.consumer.offset.flush-period.nanos", Integer, Default("0"), "The nanoseconds beyond."),
+    key("meta.secrets", Blocks, NONE, "The secrets that the file uses."),
+    key("meta.secrets.*.name", Text, NONE, "The name of a secret that the file uses."),
+    key("transforms", Blocks, NONE, "What a Fluvio cluster does with records before the connector sees them."),
+    key("transforms.*.uses", Text, Refused, "A SmartModule, as it is named on the cluster."),
+    key("transforms.*.with", Map, NONE, "Its parameters. A value that is no text is given to it as JSON."),
+    key("transforms.*.lookback", Group, NONE, "The records that it sees before the first."),
+    key("transforms.*.lookback.last", Integer, Default("0"), "At most this many records are shown to it before the first."),
+    key("transforms.*.lookback.age", Duration, NONE, "None of them is older than this."),
+    key("embedsink", Group, Refused, "What is this connector's own."),
+    key("embedsink.source", Group, Means("Fluvio"), "Where records come from. Without this block, the topic `meta.topic` is read from Fluvio."),
+    key("embedsink.source.fluvio", Group, NONE, "Reads the topic `meta.topic` from Fluvio."),
+    key("embedsink.source.fluvio.profile", Text, Means("the current one"), "The cluster, by its profile of the Fluvio client."),
+    key("embedsink.source.fluvio.create-topic", Boolean, Default("false"),
+        "Whether a topic that does not exist is created, as `meta.topic` describes it. Otherwise that stops the connector."),
+    key("embedsink.source.kafka", Group, NONE, "Reads from Kafka."),
+    key("embedsink.source.kafka.bootstrap-servers", List, Refused, "The brokers to ask first, each `host:port`: a list, or one text with commas."),
+    key("embedsink.source.kafka.topics", List, Means("`[meta.topic]`"), "The topics to read: a list, or one text with commas."),
+    key("embedsink.source.kafka.group-id", Text, Means("`meta.name`"), "The consumer group."),
+    key("embedsink.source.kafka.start", Choice(&["beginning", "end"]), Default("beginning"),
+        "Where a topic that this connector has not read before begins: `beginning` or `end`."),
+    key("embedsink.source.kafka.ca-file", Text, Means("the system's"), "A PEM file of the authorities that a broker's certificate may come from."),
+    key("embedsink.source.kafka.cert-file", Text, NONE, "A PEM file of the certificate that the connector shows to brokers."),
+    key("embedsink.source.kafka.key-file", Text, NONE, "A PEM file of its private key. The property `ssl.key.password` decrypts it."),
+    key("embedsink.source.kafka.properties", Map, NONE, "Any property of librdkafka, except those below."),
+    key("embedsink.sink", Group, Refused, "Where rows go."),
+    key("embedsink.sink.postgres", Group, Refused, "The PostgreSQL server to write to."),
+    key("embedsink.sink.postgres.url", Text, NONE,
+        "`postgres://user:password@host:port/database?sslmode=…`. Each part may be left out. Special characters are percent-encoded. No parameter but `sslmode` is understood."),
+    key("embedsink.sink.postgres.host", Text, Means("`PGHOST`"), "A name, an address, or the folder of a Unix socket. It has to be given somewhere."),
+    key("embedsink.sink.postgres.port", Integer, Means("`PGPORT`, else 5432"), "The port."),
+    key("embedsink.sink.postgres.database", Text, Means("`PGDATABASE`"), "The database. It has to be given somewhere."),
+    key("embedsink.sink.postgres.user", Text, Means("`PGUSER`"), "The role to log in as. It has to be given somewhere."),
+    key("embedsink.sink.postgres.password", Text, Means("`PGPASSWORD`"), "The password."),
+    key("embedsink.sink.postgres.password-file", Text, NONE, "A file that holds the password. One line break at its end does not count."),
+    key("embedsink.sink.postgres.tls", Group, NONE, "How the connection is protected."),
+    key("embedsink.sink.postgres.tls.mode", Choice(&["disable", "require", "verify-ca", "verify-full"]), Means("`PGSSLMODE`, else verify-full"),
+        "`disable`, `require` (any certificate), `verify-ca` (a trusted one) or `verify-full` (a trusted one that names the host). Where nobody gives one, the host is local and no file is named here, it is `disable`."),
+    key("embedsink.sink.postgres.tls.ca-file", Text, Means("the system's"), "A PEM file of the authorities to trust."),
+    key("embedsink.sink.postgres.tls.cert-file", Text, NONE, "A PEM file of the certificate that the connector shows to the server."),
+    key("embedsink.sink.postgres.tls.key-file", Text, NONE, "A PEM file of its private key, not encrypted."),
+    key("embedsink.sink.postgres.migrate", Choice(&["auto", "manual"]), Default("auto"),
+        "`auto`: the connector applies its migrations when it starts. `manual`: it only checks that `embedsink migrate` has."),
+    key("embedsink.tables", Blocks, Refused, "The tables to write to, by name. The first takes records that name none."),
+    key("embedsink.tables.*", Group, NONE, "A table to write to."),
+    key("embedsink.tables.*.dimensions", Integer, Refused,
+        "A table to write to, and the dimensions of its vectors, 1 to 16000. The first table takes records that name none."),
+    key("embedsink.batch", Group, NONE, "When a batch is written."),
+    key("embedsink.batch.max-rows", Integer, Default("2000"), "A batch is written when it holds this many records, 1 to 100000."),
+    key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its rows and rejected records take this many bytes in memory, 64KiB to 256MiB."),
+    key("embedsink.batch.max-wait", Duration, Default("200ms"), "A batch is written when its first record has waited this long, 1ms to 1m."),
+    key("embedsink.errors", Group, NONE, "What bad records do."),
+    key("embedsink.errors.tolerance", Choice(&["data", "none"]), Default("data"),
+        "`data`: a bad record becomes a dead letter. `none`: the connector stops at the first."),
+    key("embedsink.shutdown-timeout", Duration, Default("25s"), "How long a stop may take to finish the write in flight, 100ms to 10m."),
+];
+
+impl Described {
+    /// Its last word.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// Whether it stands right under `group`.
+    pub(super) fn is_under(&self, group: &str) -> bool {
+        self.path.rsplit_once('.').is_some_and(|(parent, _)| parent == group)
+    }
+
+    /// Whether it is a heading for other keys rather than a value.
+    pub(super) fn is_heading(&self) -> bool {
+        matches!(self.kind, Group | Blocks)
+    }
+}
