@@ -26,7 +26,7 @@ async fn retention_below_the_stored_offset_stops_with_a_message_and_loses_nothin
         produce(&cluster, 0, &[line(0, number)]);
     }
     let earliest = || {
-        let first = cluster.cli(&["consume", TOPIC, "-B", "-d", "-n", "1", "-F", "{{offset}}"]);
+        let first = cluster.cli(&["consume", TOPIC, "-B", "-d", "-F", "{{offset}}"]);
         first.trim().lines().next().and_then(|offset| offset.parse::<i64>().ok())
     };
     let gone =

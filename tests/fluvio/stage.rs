@@ -19,6 +19,7 @@ use super::support::model::{assert_fold, assert_fold_of_all};
 use super::support::postgres::{Database, positions, settled};
 use super::support::random::Random;
 use super::support::record::{Generator, Outcome, Record, Shape};
+use super::support::wait::PATIENCE;
 
 /// Repeated keys in two tables, and tombstones, over three partitions of uneven size.
 pub(crate) const UNEVEN: Shape = Shape {
@@ -51,6 +52,7 @@ impl Stage {
         let database = Database::create().await;
         let mut connector = Connector::on_fluvio(TOPIC, &cluster.home(), &database, &UNEVEN);
         connector.more.push_str(SMALL_BATCHES);
+        connector.log = "info,embedsink=debug";
         connector.migrate().await;
         let client = database.connect().await;
         audit::install(&client, &UNEVEN).await;
@@ -93,14 +95,13 @@ impl Stage {
         let config = ConsumerConfigExtBuilder::default()
             .topic(TOPIC)
             .offset_start(Offset::beginning())
-            .disable_continuous(true)
             .retry_mode(RetryMode::Disabled)
             .build()
             .unwrap();
         let mut stream = fluvio.consumer_with_config(config).await.unwrap();
         let mut times = BTreeMap::new();
-        while let Some(record) = stream.next().await {
-            let record = record.unwrap();
+        while times.len() < self.log.len() {
+            let record = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
             times.insert((record.partition() as i32, record.offset()), record.timestamp());
         }
         for record in &mut self.log {

@@ -60,26 +60,34 @@ pub(super) struct Reader<C> {
     patience: Duration,
     /// Since when the log has been shorter than what was read of it.
     short_since: Option<Instant>,
+    /// A fault was told, and no record has come since.
+    troubled: bool,
 }
 
 impl<C: Cluster> Reader<C> {
     pub(super) fn new(desk: Arc<Desk<C>>, partition: Partition, tenure: Tenure, next: i64) -> Self {
         let max_bytes = desk.max_bytes;
-        Self { desk, partition, tenure, next, last: None, max_bytes, patience: PATIENCE, short_since: None }
+        Self {
+            desk,
+            partition,
+            tenure,
+            next,
+            last: None,
+            max_bytes,
+            patience: PATIENCE,
+            short_since: None,
+            troubled: false,
+        }
     }
 
     /// Reads until it is dropped, or has to stop the connector.
     pub(super) async fn run(mut self) {
         let mut rests = pauses();
-        let mut troubled = false;
         loop {
             let before = self.next;
             let left = self.read().await;
             if self.next != before {
                 rests = pauses();
-                if std::mem::take(&mut troubled) {
-                    tracing::info!(partition = %self.partition, offset = self.next, "the partition is read again");
-                }
             }
             match left {
                 Left::Stop(error) => return self.desk.say(Err(error)),
@@ -89,7 +97,7 @@ impl<C: Cluster> Reader<C> {
                 Left::TooSmall if self.next == before => return self.desk.say(Err(self.too_large())),
                 Left::TooSmall => {}
                 Left::Again(what) => {
-                    if !std::mem::replace(&mut troubled, true) {
+                    if !std::mem::replace(&mut self.troubled, true) {
                         let offset = self.next;
                         tracing::warn!(partition = %self.partition, offset, what, "reading was cut off; it goes on there");
                     }
@@ -145,6 +153,9 @@ impl<C: Cluster> Reader<C> {
                 Some(Err(code)) => return Err(self.left(Fault::of(&code))),
                 None => return Err(Left::Again("the stream ended".to_owned())),
             };
+            if std::mem::take(&mut self.troubled) {
+                tracing::info!(partition = %self.partition, offset = self.next, "the partition is read again");
+            }
             self.take(&batch, &mut witness, run).await?;
             (heard, self.patience) = (Instant::now(), PATIENCE);
             // Small batches that are there already join the run; nothing waits for those to come.
