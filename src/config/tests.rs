@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::reference::KEYS;
 use super::*;
 
+mod files;
 mod fluvio;
 mod mistakes;
 mod schema;
@@ -208,7 +209,7 @@ fn the_part_of_the_reference_file_that_belongs_to_fluvio_is_right_too() {
     let expected = fluvio(&read(&text.replace("    id: docs ", "    # ")).unwrap()).clone();
     assert_eq!(fluvio(&settings), &expected);
     assert_eq!(expected.consumer.report_every, Some(Duration::from_secs(10)));
-    assert_eq!(read(&text.replace("10s ", "{secs: 10, nanos: 0} #")).unwrap(), settings);
+    assert_eq!(read(&text.replace("{secs: 10, nanos: 0}", "10s")).unwrap(), settings);
 }
 
 #[test]
