@@ -258,6 +258,14 @@ fn a_build_without_fluvio_says_so() {
 }
 
 #[test]
+fn what_is_wrong_with_the_consumer_is_said_even_where_the_source_is_not_clear() {
+    let text = format!("{}  source: {{}}\ntransforms: [{{}}]\n", with_consumer("partition: []"));
+    let found = problems(&text);
+    let paths: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").nth(1)).collect();
+    assert_eq!(paths, ["meta.consumer.partition", "embedsink.source", "transforms[0].uses"], "{found:?}");
+}
+
+#[test]
 fn each_mistake_with_fluvio_has_its_sentence() {
     let wrong: Vec<String> = cases()
         .into_iter()
