@@ -186,7 +186,14 @@ impl Reader<'_> {
             Chosen::Fluvio(block) => {
                 fluvio::read(block, root, meta, &read, report).map(SourceSettings::Fluvio)
             }
-            Chosen::Unclear => None,
+            Chosen::Unclear => {
+                // Whatever the source turns out to be, what is wrong here is worth knowing now.
+                if let Some(meta) = meta {
+                    consumer::read(meta, read.name.as_deref(), report);
+                }
+                transforms::read(root, report);
+                None
+            }
         };
         (read.name, source)
     }

@@ -198,28 +198,34 @@ fn secrets_reach_transforms_and_show_in_no_message_and_no_debug() {
     assert_eq!(with["b"], format!(r#"["{CANARY}","{CANARY}"]"#));
     assert!(!format!("{settings:?}").contains(CANARY), "{settings:?}");
 
+    // What goes into `meta`, and what follows it.
     let places = [
-        "meta: {topic: 'a SECRET'}",
-        "meta: {topic: {meta: {name: 'a SECRET'}, partition: {count: SECRET, max-size: SECRET}}}",
-        "meta: {consumer: {id: [SECRET], partition: SECRET, max-bytes: SECRET}}",
-        "meta: {consumer: {partition: [SECRET, SECRET]}}",
-        "meta: {consumer: {offset: {strategy: SECRET, start: SECRET, flush-period: SECRET}}}",
-        "meta: {consumer: {offset: {start: {absolute: SECRET}, flush-period: {secs: SECRET}}}}",
-        "transforms: [{uses: [SECRET], with: {a: {b: [SECRET]}}, lookback: {last: SECRET, age: SECRET}}]",
-        "embedsink: {source: {fluvio: {profile: [SECRET], create-topic: SECRET}}}",
+        ("topic: 'a SECRET'", ""),
+        (
+            "topic: {meta: {name: 'a SECRET'}, partition: {count: SECRET, max-size: SECRET}}",
+            "apiVersion: 0.2.0",
+        ),
+        (
+            "topic: {meta: {name: a}, retention: {time: SECRET}, compression: {type: SECRET}}",
+            "apiVersion: 0.2.0",
+        ),
+        ("consumer: {id: [SECRET], partition: SECRET, max-bytes: SECRET}", ""),
+        ("consumer: {partition: [SECRET, SECRET]}", ""),
+        ("consumer: {offset: {strategy: SECRET, start: SECRET, flush-period: SECRET}}", ""),
+        ("consumer: {offset: {start: {absolute: SECRET}, flush-period: {secs: SECRET}}}", ""),
+        ("topic: a", "apiVersion: SECRET"),
+        ("topic: a", "transforms: [{uses: [SECRET], lookback: {last: SECRET, age: SECRET}}]"),
+        ("topic: a", "transforms: [{uses: a, with: {b: {c: [SECRET]}, d: [0x10, SECRET]}}]"),
+        ("topic: a", "embedsink: {source: {fluvio: {profile: [SECRET], create-topic: SECRET}}}"),
     ];
-    for place in places {
-        let text = format!("meta: {{secrets: [{{name: S}}]}}\nembedsink: {{}}\n{place}\n");
-        let text = place
-            .split_once(": {")
-            .filter(|(key, _)| text.matches(&format!("{key}: {{")).count() > 1)
-            .map_or(text.clone(), |(key, rest)| match key {
-                "meta" => format!("meta: {{secrets: [{{name: S}}], {rest}\nembedsink: {{}}\n"),
-                _ => format!("meta: {{secrets: [{{name: S}}]}}\n{key}: {{{rest}\n"),
-            });
-        let error = read_with(&text.replace("SECRET", "'${{ secrets.S }}'"), &[("S", CANARY)]).unwrap_err();
-        assert!(error.to_string().contains(": "), "{error}");
-        assert!(!format!("{error}{error:?}").contains(CANARY), "{place}: {error}");
+    for (meta, rest) in places {
+        let text = format!("meta: {{name: d, secrets: [{{name: S}}], {meta}}}\n{rest}\n");
+        let text = text.replace("'a SECRET'", "'a ${{ secrets.S }}'").replace("SECRET", "'${{ secrets.S }}'");
+        let with_source = if rest.contains("embedsink") { text } else { format!("{text}embedsink: {{}}\n") };
+        let error = read_with(&with_source, &[("S", CANARY)]).unwrap_err();
+        assert!(!format!("{error}{error:?}").contains(CANARY), "{error}");
+        let own = error.problems.iter().filter(|problem| problem.what != "missing").count();
+        assert!(own > 0, "nothing was wrong with {meta} {rest}");
     }
 }
 
@@ -249,6 +255,14 @@ fn a_build_without_fluvio_says_so() {
         problems(&format!("{FLUVIO}  source: {{}}\n")),
         ["6:3: embedsink.source: names no source; add `kafka`; this build has no Fluvio in it"]
     );
+}
+
+#[test]
+fn what_is_wrong_with_the_consumer_is_said_even_where_the_source_is_not_clear() {
+    let text = format!("{}  source: {{}}\ntransforms: [{{}}]\n", with_consumer("partition: []"));
+    let found = problems(&text);
+    let paths: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").nth(1)).collect();
+    assert_eq!(paths, ["meta.consumer.partition", "embedsink.source", "transforms[0].uses"], "{found:?}");
 }
 
 #[test]
