@@ -13,3 +13,4 @@
 //! Draining on a stop, which the framework's macro does not do, is [`lifecycle`](crate::lifecycle)'s.
 
 pub mod config;
+pub mod monitoring;
