@@ -11,6 +11,7 @@ mod crash;
 mod damaged;
 mod group;
 mod memory;
+mod monitoring;
 mod outage;
 mod position;
 mod source;
