@@ -127,7 +127,6 @@ async fn the_document_tells_all_that_was_done_and_nothing_of_what_was_written() 
         assert!(table.contains(word), "{word} in {table}");
     }
     assert!(!table.contains('\x1b'), "no colours in a file: {table}");
-    println!("{table}");
     let json = status(&connector, &socket, &["--json"], 0).await.0;
     let served: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(served["sink"]["settled"], sink["settled"]);
@@ -238,6 +237,21 @@ async fn a_database_that_goes_and_comes_back_is_told_by_phase_cause_and_exit_cod
     more.finish();
     let told = until_told(&mut process, "the rest", |told| told["sink"]["settled"]["records"] == 104).await;
     assert!(told["health"]["last_error"]["text"].is_string(), "what is over is still told: {told}");
+
+    let refuse = "create function refuse() returns trigger language plpgsql as \
+                  $$ begin raise exception 'not now' using errcode = '40001'; end $$; \
+                  create trigger refuse before insert on embeddings for each row execute function refuse()";
+    postgres::run(&client, refuse).await;
+    let more = TopicProducer::new(&topic);
+    more.send(0, 0, Some(b"a"), Some(br#"{"embedding": [1, 2, 4]}"#));
+    more.finish();
+    until_told(&mut process, "SQLSTATE 40001", |told| {
+        told["health"]["phase"] == "retrying" && told["sink"]["retries"]["by_sqlstate"]["40001"].is_u64()
+    })
+    .await;
+    postgres::run(&client, "drop trigger refuse on embeddings").await;
+    until_told(&mut process, "running", |told| told["health"]["phase"] == "running" && lag(told) == Some(0))
+        .await;
     process.stop().await;
 }
 

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::monitoring::{Flow, Monitor, Report};
 use socket::Socket;
@@ -81,7 +81,7 @@ pub fn socket_path() -> PathBuf {
 #[derive(Debug)]
 #[must_use = "it is served until it is closed or dropped"]
 pub struct Served {
-    stop: CancellationToken,
+    stop: DropGuard,
     task: JoinHandle<()>,
 }
 
@@ -99,14 +99,14 @@ pub fn serve(path: PathBuf, monitor: Arc<Monitor>) -> Served {
             () = take_and_answer(path, &monitor) => {}
         }
     });
-    Served { stop, task }
+    Served { stop: stop.drop_guard(), task }
 }
 
 impl Served {
     /// Ends it, and removes the socket if it is still the one that was made. Clients that are still reading
-    /// are cut off.
+    /// are cut off. When this future is dropped, the end still comes, in the background.
     pub async fn close(self) {
-        self.stop.cancel();
+        drop(self.stop);
         if let Err(fault) = self.task.await {
             tracing::warn!(%fault, "the monitoring ended with a panic");
         }

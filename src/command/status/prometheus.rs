@@ -31,8 +31,8 @@ pub(super) fn render(document: &Document) -> io::Result<String> {
     let (health, sink) = (&document.report.health, &document.report.sink);
     let mut families = Families { connector: Some(sink.connector.clone()), list: Vec::new() };
     families.one("embedsink_up", "Whether a connector answers.", 1.0);
-    let info = vec![("version", sink.version.clone()), ("pid", sink.pid.to_string())];
-    families.gauges("embedsink_info", "The version and the process; always 1.", vec![(info, 1.0)]);
+    let info = vec![("version", sink.version.clone())];
+    families.gauges("embedsink_info", "The version; always 1.", vec![(info, 1.0)]);
     families.one(
         "embedsink_healthy",
         "Whether the phase is running, paused or draining.",

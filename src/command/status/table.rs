@@ -39,7 +39,7 @@ pub(super) fn render(document: &Document, colour: bool) -> String {
         Phase::Running | Phase::Paused | Phase::Draining => format!("\x1b[32m{phase}\x1b[0m"),
     };
     let age = duration(health.since.age_seconds);
-    say(format_args!("{}: {phase} for {age}: {}", plain(&sink.connector), plain(&health.reason)));
+    say(format_args!("{}: {phase} for {age}, {}", plain(&sink.connector), plain(&health.reason)));
     let version = plain(&sink.version);
     say(format_args!("embedsink {version}, process {}, started {}", sink.pid, plain(&sink.started.at)));
     say(format_args!(""));
@@ -119,11 +119,13 @@ fn ago(moment: &Moment) -> String {
     format!("{} ago", duration(moment.age_seconds))
 }
 
-/// Seconds in words: whole ones from 10 s on, else milliseconds.
+/// A time in words, no finer than it is interesting.
 fn duration(seconds: f64) -> String {
-    let unit = if seconds < 10.0 { Duration::from_millis(1) } else { Duration::from_secs(1) };
-    let count = (seconds / unit.as_secs_f64()).round() as u32;
-    humantime::format_duration(unit * count).to_string()
+    match seconds {
+        ..1.0 => format!("{:.0}ms", seconds * 1e3),
+        ..10.0 => format!("{seconds:.1}s"),
+        _ => humantime::format_duration(Duration::from_secs(seconds.round() as u64)).to_string(),
+    }
 }
 
 /// Text of another process, without what a terminal would obey.

@@ -270,23 +270,6 @@ impl Poller {
         Ok(())
     }
 
-    /// Tells where our partitions end. librdkafka learns that by fetching; while everything is paused it
-    /// does not, and the broker is asked.
-    fn tell_ends(&self, mut ends: Vec<(Partition, i64)>) {
-        if self.paused {
-            let asked = self.reading().into_iter().map_while(|(partition, ..)| {
-                // A broker that is away costs one question.
-                self.ask_retained(&partition).map(|retained| (partition, retained.end))
-            });
-            ends = asked.collect();
-        } else {
-            ends.retain(|(partition, _)| self.states.contains_key(partition));
-        }
-        if !ends.is_empty() {
-            self.say(Ok(SourceEvent::Ends(ends)));
-        }
-    }
-
     /// Puts the run at hand into the outbox, if there is one.
     pub(super) fn hand_on(&mut self) {
         self.outbox.extend(self.run.take().map(FetchedBuilder::finish));

@@ -1,14 +1,16 @@
 //! Where partitions end, from librdkafka's statistics.
 //!
 //! librdkafka learns the end with every answer to a fetch, also when a partition has nothing new, and
-//! tells it in a JSON document at each `statistics.interval.ms`.
+//! tells it in a JSON document at each `statistics.interval.ms`. While everything is paused nothing is fetched,
+//! and the broker is asked instead.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::source::Partition;
+use super::poll::Poller;
+use crate::source::{Partition, SourceEvent};
 
 /// The few members that are read; all others are skipped.
 #[derive(Deserialize)]
@@ -58,6 +60,24 @@ pub(super) fn ends(statistics: &[u8]) -> Vec<(Partition, i64)> {
         }
     }
     ends
+}
+
+impl Poller {
+    /// Tells where our partitions end.
+    pub(super) fn tell_ends(&self, mut ends: Vec<(Partition, i64)>) {
+        if self.paused {
+            let asked = self.reading().into_iter().map_while(|(partition, ..)| {
+                // A broker that is away costs one question.
+                self.ask_retained(&partition).map(|retained| (partition, retained.end))
+            });
+            ends = asked.collect();
+        } else {
+            ends.retain(|(partition, _)| self.states.contains_key(partition));
+        }
+        if !ends.is_empty() {
+            self.say(Ok(SourceEvent::Ends(ends)));
+        }
+    }
 }
 
 #[cfg(test)]
