@@ -1,6 +1,6 @@
 //! How the connector is: its phase, the reason, and what it has done so far. At the edge.
 //!
-//! All parts report to one [`Monitor`]; [`health`] makes one phase of it, [`figures`] the numbers. Who
+//! All parts report to one [`Monitor`]; `health.rs` makes one phase of it, `figures.rs` the numbers. Who
 //! wants to publish them reads a [`Report`], as [`framework::monitoring`](crate::framework::monitoring)
 //! does.
 //!
