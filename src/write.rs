@@ -1,4 +1,5 @@
-//! One batch, one transaction. Fifth stop on a record's way. The lanes repeat it until it is settled (`attempt.rs`).
+//! One batch, one transaction. Fifth stop on a record's way. The lanes repeat it until it is settled
+//! (`attempt.rs`).
 //!
 //! Invariant: a [`Receipt`] is made only where a transaction has committed, or where the ledger
 //! proves that one had. Nothing else moves a position.
