@@ -109,6 +109,7 @@ pub struct Batch {
     records: usize,
     source_bytes: usize,
     bytes: usize,
+    timestamps: Vec<i64>,
     charges: Vec<OwnedSemaphorePermit>,
 }
 
@@ -161,6 +162,7 @@ impl Batch {
             records: 0,
             source_bytes: 0,
             bytes: 0,
+            timestamps: Vec::new(),
             charges: Vec::new(),
         }
     }
@@ -190,6 +192,11 @@ impl Batch {
         self.bytes
     }
 
+    /// The timestamps of its records, in milliseconds, as far as they have one.
+    pub fn timestamps(&self) -> &[i64] {
+        &self.timestamps
+    }
+
     /// Keeps a charge on the source's budget until the batch is done with. For a record that is by
     /// itself larger than a batch should be: the source then holds back others meanwhile.
     pub fn hold(&mut self, charge: Option<OwnedSemaphorePermit>) {
@@ -216,6 +223,7 @@ impl Batch {
         self.spans[index].to = record.offset + 1;
         self.spans[index].last_timestamp = record.timestamp;
         self.records += 1;
+        self.timestamps.extend(record.timestamp);
         self.source_bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
         index
     }

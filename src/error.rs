@@ -49,6 +49,12 @@ impl WriteError {
         }
     }
 
+    /// What the server calls it; `None` when it did not say, as when the connection was lost.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        let Self::Postgres(error) = self;
+        error.sqlstate().map(|state| state.code())
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Postgres(error) if error.class() == Class::Configuration => BAD_CONFIGURATION,

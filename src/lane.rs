@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::{Settled, take_until_settled, write_until_settled};
 use crate::batch::{Batch, Place};
 use crate::commit::CommitPoint;
 use crate::config::{BatchSettings, Tolerance};
@@ -23,7 +24,7 @@ use crate::monitoring::{LaneMonitor, Monitor};
 use crate::reject::{Reject, RejectReason};
 use crate::route::Router;
 use crate::source::{Fetched, HandOver, Partition, SourceError, SourceRecord, Tenure};
-use crate::write::{First, Taken, Writer, take_until_settled, write_until_settled};
+use crate::write::{First, Taken, Writer};
 
 /// What a lane is given.
 #[derive(Debug)]
@@ -306,9 +307,9 @@ impl<W: Writer> Scribe<W> {
     async fn write(&mut self, mut batch: Batch, listener: &LaneMonitor<'_>) -> Result<(), ConnectorError> {
         let mut fenced = Vec::new();
         let settled = write_until_settled(&mut self.writer, &mut batch, &mut fenced, listener).await;
-        if let Some(receipt) = settled.map_err(|error| refused(&batch, error))? {
+        if let Some(Settled { receipt, took }) = settled.map_err(|error| refused(&batch, error))? {
             let point = batch.settle(&receipt);
-            self.monitor.written(&batch, receipt.effect(), &point);
+            self.monitor.written(&batch, &receipt, &point, took);
             self.report(LaneOutput::Settled(point));
         }
         if !fenced.is_empty() {

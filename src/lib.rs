@@ -22,6 +22,7 @@ pub mod write;
 
 pub mod commit;
 
+mod attempt;
 mod lane;
 mod pipeline;
 

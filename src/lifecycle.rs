@@ -1,4 +1,5 @@
-//! Start, stop and health of a connector. At the edge.
+//! Start, stop and health of a connector. THE interface at the edge of the house: who runs a connector needs
+//! [`Connector::start`], [`Running::health`] and [`Running::stop`], and nothing else.
 //!
 //! Start: sink, migrations, table contract, source, running. Stop: take no more, finish what was
 //! gathered, commit, leave the group, close, report. [`Running::stop`] takes the value, so nothing
@@ -11,6 +12,7 @@ use sink_postgres_vector::{Connection, VectorTable};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::pauses;
 use crate::config::{MigrateMode, Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
@@ -21,7 +23,7 @@ use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
 use crate::source::{Budget, Source};
 use crate::target;
-use crate::write::{PostgresWriter, pauses};
+use crate::write::PostgresWriter;
 
 /// Lanes beyond this many do not pay: the database's work per row outweighs ours.
 const MAX_LANES: usize = 4;
@@ -85,10 +87,11 @@ impl Connector {
     ///
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
-        let monitor = Arc::new(Monitor::default());
+        let budget = Budget::new(2 * settings.batch.max_bytes);
+        let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
-        let life = live(settings, Arc::clone(&monitor), Arc::clone(&stop));
+        let life = live(settings, budget, Arc::clone(&monitor), Arc::clone(&stop));
         let at_the_end = over.clone().drop_guard();
         let task = tokio::task::spawn(async move {
             let ending = life.await;
@@ -103,6 +106,11 @@ impl Running {
     /// The health now.
     pub fn health(&self) -> Health {
         self.monitor.health()
+    }
+
+    /// Where all parts report to, for those who publish it. It may be kept beyond the connector's end.
+    pub fn monitor(&self) -> Arc<Monitor> {
+        Arc::clone(&self.monitor)
     }
 
     /// Waits until the connector has ended by itself, which it does only when it fails.
@@ -123,12 +131,12 @@ impl Running {
             error: Some(ConnectorError::Defect(fault.to_string())),
             ran_for: Duration::ZERO,
         });
-        let totals = self.monitor.health().totals;
+        let totals = self.monitor.totals();
         StopReport { totals, ran_for: ending.ran_for, drained: ending.drained, error: ending.error }
     }
 }
 
-async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) -> Ending {
+async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: Arc<StopSignal>) -> Ending {
     let born = Instant::now();
     let prepared = tokio::select! {
         biased;
@@ -140,7 +148,6 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
         None => (true, Ok(())),
         Some(Err(error)) => (true, Err(error)),
         Some(Ok(tables)) => {
-            let budget = Budget::new(2 * settings.batch.max_bytes);
             let begun = match &settings.source {
                 SourceSettings::Kafka(kafka) => match KafkaSource::start(kafka, budget) {
                     Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
@@ -162,7 +169,7 @@ async fn live(settings: Settings, monitor: Arc<Monitor>, stop: Arc<StopSignal>) 
     };
     match &ended {
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
-        Err(error) => monitor.enter(Phase::Failed, error.to_string()),
+        Err(error) => monitor.failed(error),
     }
     Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }

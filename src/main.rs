@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use embedsink::command;
+use embedsink::command::{self, Form, StatusOptions};
 use tracing_subscriber::EnvFilter;
 
 /// Takes embedding records from Kafka into PostgreSQL with pgvector, exactly once.
@@ -44,6 +44,38 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
+    /// Ask the connector that runs on this host how it is.
+    ///
+    /// It reads the metrics socket, which only the connector's own user (and root) can do.
+    ///
+    /// Exit codes: 0 running, paused or draining; 1 starting, retrying, stopped or failed, or the question failed;
+    /// 2 wrong arguments; 3 no connector answers, or another one than --config names; 78 bad configuration.
+    Status {
+        /// A configuration file: only the connector that it names is meant.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// A file of NAME=VALUE lines for ${{ secrets.NAME }} in that file.
+        #[arg(long, value_name = "FILE", requires = "config")]
+        secrets: Option<PathBuf>,
+        /// The metrics socket; without it FLUVIO_METRIC_CONNECTOR, or else /tmp/fluvio-connector.sock.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Ask again every so many seconds, until SIGINT; exits with the code of the last answer.
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            num_args = 0..=1,
+            default_missing_value = "2",
+            value_parser = clap::value_parser!(u32).range(1..)
+        )]
+        watch: Option<u32>,
+        /// Print the JSON document as the connector serves it.
+        #[arg(long, conflicts_with = "prometheus")]
+        json: bool,
+        /// Print metrics in the text format of Prometheus.
+        #[arg(long)]
+        prometheus: bool,
+    },
     /// Bring the database to the shape that this version needs, then check the tables.
     Migrate {
         #[command(flatten)]
@@ -77,6 +109,16 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref()),
         (Some(Command::Migrate { files }), _) => {
             runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
+        }
+        (Some(Command::Status { config, secrets, socket, watch, json, prometheus }), _) => {
+            let form = match (json, prometheus) {
+                (true, _) => Form::Json,
+                (_, true) => Form::Prometheus,
+                _ => Form::Table,
+            };
+            let watch = watch.map(|seconds| Duration::from_secs(seconds.into()));
+            let options = StatusOptions { config, secrets, socket, watch, form };
+            runtime.block_on(command::status(&options))?
         }
         (None, Some(files)) => runtime.block_on(command::run(&files.config, files.secrets.as_deref()))?,
         (None, None) => anyhow::bail!("nothing to do: give --config FILE, or a subcommand (see --help)"),

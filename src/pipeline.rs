@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
 use crate::lane::{Gatherer, LaneInput, LaneOutput, Scribe};
-use crate::monitoring::{Monitor, Phase};
+use crate::monitoring::Monitor;
 use crate::route::Router;
 use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
 use crate::write::{First, Taken, Writer};
@@ -132,17 +132,20 @@ impl<S: Source> Pipeline<S> {
         match event {
             SourceEvent::Assigned { partition, retained } => self.on_assigned(partition, retained)?,
             SourceEvent::Fetched(run) => {
+                self.monitor.received(&run);
                 let partition = run.partition().clone();
                 self.send(&partition, LaneInput::Fetched(run));
             }
             SourceEvent::Revoked { partitions, done } => {
                 let done = Arc::new(done);
+                self.monitor.released(&partitions);
                 for partition in &partitions {
                     self.assigned.remove(partition);
                 }
                 self.release(&partitions, &done);
             }
-            SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
+            SourceEvent::Ends(ends) => self.monitor.ends(&ends),
+            SourceEvent::Paused(paused) => self.monitor.paused(paused),
         }
         Ok(())
     }
@@ -204,7 +207,7 @@ impl<S: Source> Pipeline<S> {
             false => "the end, as nothing is stored and start is end",
         };
         tracing::info!(%partition, offset = next_offset, origin, epoch = tenure.0, "partition begins");
-        self.monitor.enter(Phase::Running, "reading and writing");
+        self.monitor.begins(partition, tenure, next_offset, retained.end);
         // The last record that was written is read once more, as long as it exists: it bears witness
         // that this is still the same log.
         let witness =

@@ -1,4 +1,5 @@
-//! One batch, one transaction, until it is settled. Fifth stop on a record's way.
+//! One batch, one transaction. Fifth stop on a record's way. The lanes repeat it until it is settled
+//! (`attempt.rs`).
 //!
 //! Invariant: a [`Receipt`] is made only where a transaction has committed, or where the ledger
 //! proves that one had. Nothing else moves a position.
@@ -8,12 +9,10 @@ mod postgres;
 
 use std::future::Future;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use sink_postgres_vector::Committed;
 
 use crate::batch::Batch;
-use crate::error::{Disposition, WriteError};
-use crate::monitoring::LaneMonitor;
+use crate::error::WriteError;
 use crate::source::{Partition, Tenure};
 
 pub use postgres::PostgresWriter;
@@ -135,85 +134,4 @@ pub trait Writer: Send + 'static {
     /// See [`WriteError::disposition`]. Nothing is written, unless the error came in answer to the
     /// commit; giving the batch again settles that too.
     fn write(&mut self, batch: &Batch) -> impl Future<Output = Result<Written, WriteError>> + Send;
-}
-
-/// Takes a partition over, however long the database needs for it.
-///
-/// # Errors
-/// Only those that asking again does not mend.
-pub(crate) async fn take_until_settled<W: Writer>(
-    writer: &mut W,
-    partition: &Partition,
-    first: First,
-    listener: &LaneMonitor<'_>,
-) -> Result<Taken, WriteError> {
-    let mut pauses = pauses();
-    loop {
-        match writer.take(partition, first).await {
-            Ok(taken) => {
-                listener.recovered();
-                return Ok(taken);
-            }
-            Err(error) => pause_or_give_up(error, listener, &mut pauses).await?,
-        }
-    }
-}
-
-/// Writes a batch, however long the database needs for it. Partitions that were lost meanwhile are
-/// taken out of it and added to `fenced`. `None` when nothing of the batch is left to write.
-///
-/// # Errors
-/// Only those that asking again does not mend; the batch's positions have not moved then.
-pub(crate) async fn write_until_settled<W: Writer>(
-    writer: &mut W,
-    batch: &mut Batch,
-    fenced: &mut Vec<(Partition, Tenure)>,
-    listener: &LaneMonitor<'_>,
-) -> Result<Option<Receipt>, WriteError> {
-    let mut pauses = pauses();
-    loop {
-        match writer.write(batch).await {
-            Ok(Written::Durable(receipt)) => {
-                listener.recovered();
-                return Ok(Some(receipt));
-            }
-            Ok(Written::Fenced(lost)) => {
-                listener.recovered();
-                let left = batch.drop_tenures(&lost);
-                fenced.extend(lost);
-                if !left {
-                    return Ok(None);
-                }
-            }
-            Err(error) => pause_or_give_up(error, listener, &mut pauses).await?,
-        }
-    }
-}
-
-async fn pause_or_give_up(
-    error: WriteError,
-    listener: &LaneMonitor<'_>,
-    pauses: &mut impl Iterator<Item = std::time::Duration>,
-) -> Result<(), WriteError> {
-    match error.disposition() {
-        Disposition::Retry => {
-            listener.failed(&error);
-            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
-            Ok(())
-        }
-        Disposition::Reject | Disposition::Stop => Err(error),
-    }
-}
-
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Pauses between attempts: from 50 ms, doubled up to 10 s, each lengthened by a random part of
-/// itself so that many connectors do not come back at once. They never end.
-pub(crate) fn pauses() -> impl Iterator<Item = std::time::Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(std::time::Duration::from_millis(50))
-        .with_max_delay(LONGEST_PAUSE)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -28,7 +28,7 @@ async fn help_and_version_are_given() {
     let (connector, _database, _topic) = plain().await;
     let output = async |arguments: &[&str]| connector.run(arguments).outputs().await;
     let help = output(&["--help"]).await;
-    for word in ["--config", "--secrets", "check", "migrate", "SIGTERM", "78", "RUST_LOG"] {
+    for word in ["--config", "--secrets", "check", "status", "migrate", "SIGTERM", "78", "RUST_LOG"] {
         assert!(help.contains(word), "{word} in {help}");
     }
     assert!(output(&["migrate", "--help"]).await.contains("--config"));

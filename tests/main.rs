@@ -11,9 +11,11 @@ mod crash;
 mod damaged;
 mod group;
 mod memory;
+mod monitoring;
 mod outage;
 mod position;
 mod source;
 mod start;
+#[allow(dead_code, reason = "shared with the tests against Fluvio, which use the rest of it")]
 mod support;
 mod writer;

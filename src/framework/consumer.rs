@@ -2,40 +2,37 @@
 //!
 //! Mirrors `consumer_stream_from_config` and `ensure_topic_exists`: cluster profile and TLS as the client
 //! finds them, the framework's client id, transforms as SmartModule invocations. Goes further: one
-//! stream per partition from any absolute offset, read-committed, without retries of its own (those
-//! move the offset of partitions that had no fault); and an offset can be reported that is not the
-//! last one yielded, which the client's own stream does not offer.
+//! stream per partition from any absolute offset, read-committed, without retries of its own (the
+//! client's move the offset of partitions that had no fault); no record is lost where an answer is cut
+//! off; and an offset can be reported that is not the last one yielded.
 //!
 //! Every question has a time limit. An answer that does not come drops the connection it was asked
 //! on, so the next question goes over a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-
-use fluvio::dataplane::api::Request;
 use fluvio::dataplane::link::ErrorCode;
-use fluvio::dataplane::record::{Batch, ReplicaKey};
+use fluvio::dataplane::record::{BATCH_HEADER_SIZE, Batch, RawRecords, RecordSet, ReplicaKey};
 use fluvio::metadata::partition::PartitionSpec;
 use fluvio::metadata::spu::SpuSpec;
 use fluvio::metadata::topic::{
     CleanupPolicy, CompressionAlgorithm, SegmentBasedPolicy, TopicSpec, TopicStorageConfig,
 };
-use fluvio::metrics::ClientMetrics;
-use fluvio::spu::SpuDirectory;
 use fluvio::{
-    ConsumerConfig, FluvioAdmin, FluvioClusterConfig, FluvioError, Isolation, Offset, PartitionConsumer,
-    SmartModuleExtraParams, SmartModuleInvocation, SmartModuleInvocationWasm, SmartModuleKind,
+    FluvioAdmin, FluvioClusterConfig, FluvioError, Isolation, SmartModuleExtraParams, SmartModuleInvocation,
+    SmartModuleInvocationWasm, SmartModuleKind,
 };
 use fluvio_socket::{
     AsyncResponse, ClientConfig, MultiplexerSocket, SharedMultiplexerSocket, VersionedSerialSocket, Versions,
 };
+use fluvio_spu_schema::fetch::FetchablePartitionResponse;
 use fluvio_spu_schema::server::consumer_offset::UpdateConsumerOffsetRequest;
 use fluvio_spu_schema::server::fetch_offset::FetchOffsetsRequest;
 use fluvio_spu_schema::server::stream_fetch::DefaultStreamFetchRequest;
+use fluvio_spu_schema::server::update_offset::{OffsetUpdate, UpdateOffsetsRequest};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::Mutex;
@@ -51,6 +48,8 @@ const MAX_BYTES: u32 = 1_000_000;
 /// larger than an answer may be, so this is the most that its producers send at once.
 const MAX_BYTES_TRANSFORMED: u32 = 32 << 20;
 
+const LOOK_AT_TRANSFORMS: &str = "Look at `transforms`: the SmartModule, and what stands under its `with`";
+
 /// Batches of one partition as the client streams them, in order.
 pub type Batches = BoxStream<'static, Result<Batch, ErrorCode>>;
 
@@ -63,6 +62,8 @@ pub enum Fault {
     NoTopic,
     /// The offset asked for is not there, or not any more.
     OutOfRange,
+    /// The next batch does not fit into an answer.
+    TooSmall,
     /// The operator must act.
     Refused {
         /// What was refused, in words that hold nothing of a record.
@@ -82,6 +83,7 @@ impl Fault {
     pub fn of(code: &ErrorCode) -> Self {
         match code {
             ErrorCode::OffsetOutOfRange | ErrorCode::OffsetEvicted { .. } => Self::OutOfRange,
+            ErrorCode::MessageTooLarge => Self::TooSmall,
             ErrorCode::TopicNotFound | ErrorCode::TopicDeleted => Self::NoTopic,
             ErrorCode::PermissionDenied => Self::Refused {
                 reason: "permission denied".to_owned(),
@@ -101,13 +103,24 @@ impl Fault {
             },
             ErrorCode::SmartModuleInvalid { .. }
             | ErrorCode::SmartModuleInvalidExports { .. }
-            | ErrorCode::SmartModuleChainInitError(_)
+            | ErrorCode::SmartModuleMemoryLimitExceeded { .. } => {
+                Self::Refused { reason: code.to_string(), remedy: LOOK_AT_TRANSFORMS }
+            }
+            // Their words may quote a parameter or a record.
+            ErrorCode::SmartModuleChainInitError(_)
             | ErrorCode::SmartModuleInitError(_)
             | ErrorCode::SmartModuleLookBackError(_)
-            | ErrorCode::SmartModuleMemoryLimitExceeded { .. }
-            | ErrorCode::SmartModuleError => Self::Refused {
-                reason: code.to_string(),
-                remedy: "Look at `transforms`: the SmartModule, and what stands under its `with`",
+            | ErrorCode::SmartModuleError => {
+                let reason = "the cluster cannot start the transforms; the SPU's log says why".to_owned();
+                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
+            }
+            ErrorCode::Other(text) if text.starts_with("SmartModule err") => {
+                let reason = "a transform broke off; the SPU's log says why".to_owned();
+                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
+            }
+            ErrorCode::CompressionError => Self::Refused {
+                reason: "a batch cannot be decompressed".to_owned(),
+                remedy: "Look at the SPU's storage, and at what produced the batch",
             },
             other => Self::passing(other),
         }
@@ -143,12 +156,11 @@ struct Shared {
     id: String,
     transforms: Vec<SmartModuleInvocation>,
     max_bytes: u32,
-    metrics: Arc<ClientMetrics>,
     admin: Mutex<Option<Arc<FluvioAdmin>>>,
     /// The way to each partition's leader, as far as it is known.
     leaders: Mutex<HashMap<u32, i32>>,
     spus: Mutex<HashMap<i32, Line>>,
-    /// Streams that were opened only so that offsets can be reported under their number.
+    /// The latest stream of each partition. Offsets are reported under its number.
     sessions: Mutex<HashMap<u32, Session>>,
 }
 
@@ -160,11 +172,22 @@ struct Line {
     versions: Versions,
 }
 
+/// A stream, as the cluster knows it.
+#[derive(Clone)]
 struct Session {
-    line: SharedMultiplexerSocket,
+    line: Line,
     id: u32,
-    /// The cluster ends the session with the stream.
-    _stream: AsyncResponse<DefaultStreamFetchRequest>,
+}
+
+/// The answers to one streaming request, taken apart into batches.
+struct Answers {
+    line: Line,
+    answers: AsyncResponse<DefaultStreamFetchRequest>,
+    batches: VecDeque<Batch<RawRecords>>,
+    /// The session under which the first answer came.
+    id: Option<u32>,
+    /// An error that comes after the batches.
+    failed: Option<ErrorCode>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -185,16 +208,75 @@ impl Line {
     fn serial(&self) -> VersionedSerialSocket {
         VersionedSerialSocket::new(Arc::clone(&self.socket), Arc::clone(&self.config), self.versions.clone())
     }
+}
 
-    async fn stream<R: Request + Send + Sync>(
-        &self,
-        request: R,
-        version: Option<i16>,
-    ) -> Result<AsyncResponse<R>, FluvioError> {
-        let request = self.serial().new_request(request, version);
+impl Answers {
+    async fn open(line: Line, request: DefaultStreamFetchRequest) -> Result<Self, Fault> {
+        let version = line.versions.lookup_version::<DefaultStreamFetchRequest>();
+        let request = line.serial().new_request(request, version);
         // The cluster sends one answer ahead of what was acknowledged.
-        Ok(self.socket.create_stream(request, 4).await?)
+        let answers = line.socket.create_stream(request, 4).await.map_err(Fault::passing)?;
+        Ok(Self { line, answers, batches: VecDeque::new(), id: None, failed: None })
     }
+
+    /// The next batch, or why there is none; `None` when the stream has ended.
+    async fn next(&mut self, consumer: &Consumer, partition: u32) -> Option<Result<Batch, ErrorCode>> {
+        loop {
+            if let Some(batch) = self.batches.pop_front() {
+                // The client's own error text names the codec only.
+                return Some(Batch::try_from(batch).map_err(|_| ErrorCode::CompressionError));
+            }
+            if let Some(code) = self.failed.take() {
+                return Some(Err(code));
+            }
+            let answer = match self.answers.next().await? {
+                Ok(answer) => answer,
+                Err(error) => return Some(Err(ErrorCode::Other(error.to_string()))),
+            };
+            let is_open = answer.partition.error_code == ErrorCode::None;
+            if is_open && self.id.replace(answer.stream_id).is_none() {
+                let session = Session { line: self.line.clone(), id: answer.stream_id };
+                consumer.shared.sessions.lock().await.insert(partition, session);
+            }
+            if let Err(code) = self.take(answer.partition).await {
+                return Some(Err(code));
+            }
+        }
+    }
+
+    /// Takes the batches of an answer, and asks for what follows them.
+    ///
+    /// An answer is cut off where its bytes are used up, often in the middle of a batch. The client's own
+    /// stream takes such a batch for a shorter one and goes on behind it, which loses its last records.
+    async fn take(
+        &mut self,
+        answer: FetchablePartitionResponse<RecordSet<RawRecords>>,
+    ) -> Result<(), ErrorCode> {
+        let FetchablePartitionResponse { error_code, next_filter_offset, records, .. } = answer;
+        let came = !records.batches.is_empty();
+        self.batches.extend(records.batches.into_iter().take_while(is_whole));
+        let next = match self.batches.back() {
+            _ if error_code != ErrorCode::None => None,
+            Some(last) => Some(last.get_last_offset() + 1),
+            None if came => return Err(ErrorCode::MessageTooLarge),
+            None => (next_filter_offset > 0).then_some(next_filter_offset),
+        };
+        if let (Some(offset), Some(session_id)) = (next, self.id) {
+            let request = UpdateOffsetsRequest::new(vec![OffsetUpdate { offset, session_id }]);
+            let told = tokio::time::timeout(ANSWER, self.line.serial().send_receive(request)).await;
+            told.map_err(|_| ErrorCode::Other("the SPU does not answer".to_owned()))?
+                .map_err(|error| ErrorCode::Other(error.to_string()))?;
+        }
+        self.failed = error_code.is_error().then_some(error_code);
+        Ok(())
+    }
+}
+
+/// Whether all bytes of the batch came.
+fn is_whole(batch: &Batch<RawRecords>) -> bool {
+    let schema = if batch.header.has_schema() { size_of::<u32>() } else { 0 };
+    usize::try_from(batch.batch_len())
+        .is_ok_and(|size| size == BATCH_HEADER_SIZE + schema + batch.records().0.len())
 }
 
 impl Consumer {
@@ -225,7 +307,6 @@ impl Consumer {
                 id: settings.consumer.id.clone(),
                 transforms: settings.transforms.iter().map(invocation).collect(),
                 max_bytes,
-                metrics: Arc::new(ClientMetrics::new()),
                 admin: Mutex::new(None),
                 leaders: Mutex::default(),
                 spus: Mutex::default(),
@@ -287,23 +368,37 @@ impl Consumer {
         }
     }
 
-    /// Streams a partition's batches from the one that holds `offset`, at most `max_bytes` at once.
-    /// The stream ends, or yields an error, at the first fault.
+    /// Streams a partition's batches from the one that holds `offset`, at most `max_bytes` at once, over a
+    /// connection of its own. The stream ends, or yields an error, at the first fault;
+    /// [`ErrorCode::MessageTooLarge`] says that not even the first batch fits into an answer.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn read(&self, partition: u32, offset: i64, max_bytes: u32) -> Result<Batches, Fault> {
-        let config = ConsumerConfig::builder()
-            .max_bytes(i32::try_from(max_bytes).unwrap_or(i32::MAX))
-            .isolation(Isolation::ReadCommitted)
-            .smartmodule(self.shared.transforms.clone())
-            .build()
-            .map_err(|error| Fault::of_any(&error))?;
-        let offset = Offset::absolute(offset).map_err(|error| Fault::of_fluvio(&error))?;
-        let (topic, metrics) = (self.shared.topic.clone(), Arc::clone(&self.shared.metrics));
-        let consumer = PartitionConsumer::new(topic, partition, Arc::new(self.clone()), metrics);
-        let stream = self.in_time(partition, consumer.stream_batches_with_config(offset, config));
-        Ok(stream.await?.map_err(|error| Fault::of_any(&error))?.boxed())
+        let opened = self.in_time(partition, async {
+            let request = DefaultStreamFetchRequest::builder()
+                .topic(self.shared.topic.clone())
+                .partition(partition)
+                .fetch_offset(offset)
+                .isolation(Isolation::ReadCommitted)
+                .max_bytes(i32::try_from(max_bytes).unwrap_or(i32::MAX))
+                .smartmodules(self.shared.transforms.clone())
+                .consumer_id(Some(self.shared.id.clone()))
+                .build()
+                .map_err(Fault::passing)?;
+            let spu = self.leader_of(partition).await?;
+            let line = self.dial(spu).await?;
+            Answers::open(line, request).await
+        });
+        let answers = opened.await??;
+        let stream = futures_util::stream::unfold(
+            (answers, self.clone(), partition),
+            async |(mut answers, consumer, partition)| {
+                let item = answers.next(&consumer, partition).await?;
+                Some((item, (answers, consumer, partition)))
+            },
+        );
+        Ok(stream.boxed())
     }
 
     /// Tells Fluvio that all before `next_offset` is done, for `fluvio consumer list`. Fluvio keeps the
@@ -315,47 +410,17 @@ impl Consumer {
         if next_offset < 1 {
             return Ok(());
         }
-        let offset = next_offset - 1;
-        let told = self.on_line(partition, |line| async move {
-            let mut sessions = self.shared.sessions.lock().await;
-            if sessions.get(&partition).is_none_or(|session| !Arc::ptr_eq(&session.line, &line.socket)) {
-                sessions.insert(partition, self.open_session(&line, partition, offset).await?);
-            }
-            let id = sessions.get(&partition).map_or(0, |session| session.id);
-            let request = UpdateConsumerOffsetRequest::new(offset, id);
-            let answer = line.serial().send_receive(request).await.map_err(Fault::passing)?;
-            match answer.error_code {
-                ErrorCode::None => Ok(()),
-                code => {
-                    sessions.remove(&partition);
-                    Err(Fault::of(&code))
-                }
-            }
-        });
-        told.await
-    }
-
-    /// Offsets are reported under the number of a stream that has the consumer's name. The streams that
-    /// are read from hide theirs, so one more is opened, of which only the first answer is taken.
-    async fn open_session(&self, line: &Line, partition: u32, offset: i64) -> Result<Session, Fault> {
-        let request = DefaultStreamFetchRequest::builder()
-            .topic(self.shared.topic.clone())
-            .partition(partition)
-            .fetch_offset(offset)
-            .isolation(Isolation::ReadCommitted)
-            .max_bytes(1)
-            .consumer_id(Some(self.shared.id.clone()))
-            .build()
-            .map_err(Fault::passing)?;
-        let version = line.versions.lookup_version::<DefaultStreamFetchRequest>();
-        let mut stream = line.stream(request, version).await.map_err(|error| Fault::of_fluvio(&error))?;
-        match stream.next().await {
-            Some(Ok(answer)) if answer.partition.error_code == ErrorCode::None => {
-                Ok(Session { line: Arc::clone(&line.socket), id: answer.stream_id, _stream: stream })
-            }
-            Some(Ok(answer)) => Err(Fault::of(&answer.partition.error_code)),
-            Some(Err(error)) => Err(Fault::passing(error)),
-            None => Err(Fault::passing("the stream ended")),
+        // Fluvio takes an offset under the number of a stream that was opened in the consumer's name.
+        let session = self.shared.sessions.lock().await.get(&partition).cloned();
+        let Some(Session { line, id }) = session else {
+            return Err(Fault::passing("nothing was read of the partition yet"));
+        };
+        let request = UpdateConsumerOffsetRequest::new(next_offset - 1, id);
+        let answer = tokio::time::timeout(ANSWER, async { line.serial().send_receive(request).await });
+        let answer = answer.await.map_err(|_| self.silence())?.map_err(Fault::passing)?;
+        match answer.error_code {
+            ErrorCode::None => Ok(()),
+            code => Err(Fault::of(&code)),
         }
     }
 
@@ -421,15 +486,7 @@ impl Consumer {
 
     /// The connection to the partition's leader.
     async fn line(&self, partition: u32) -> Result<Line, Fault> {
-        let known = self.shared.leaders.lock().await.get(&partition).copied();
-        let spu = match known {
-            Some(spu) => spu,
-            None => {
-                let spu = self.leader(partition).await?;
-                self.shared.leaders.lock().await.insert(partition, spu);
-                spu
-            }
-        };
+        let spu = self.leader_of(partition).await?;
         let mut spus = self.shared.spus.lock().await;
         if let Some(line) = spus.get(&spu).filter(|line| !line.socket.is_stale()) {
             return Ok(line.clone());
@@ -446,7 +503,18 @@ impl Consumer {
         }
     }
 
-    async fn leader(&self, partition: u32) -> Result<i32, Fault> {
+    /// The SPU that leads the partition, as far as is known.
+    async fn leader_of(&self, partition: u32) -> Result<i32, Fault> {
+        let known = self.shared.leaders.lock().await.get(&partition).copied();
+        if let Some(spu) = known {
+            return Ok(spu);
+        }
+        let spu = self.ask_leader(partition).await?;
+        self.shared.leaders.lock().await.insert(partition, spu);
+        Ok(spu)
+    }
+
+    async fn ask_leader(&self, partition: u32) -> Result<i32, Fault> {
         let name = self.replica(partition).to_string();
         let partitions = self.ask(|admin| async move { admin.all::<PartitionSpec>().await }).await?;
         let found = partitions.iter().find(|found| found.name == name);
@@ -474,33 +542,6 @@ impl Consumer {
     }
 }
 
-/// What the client's partition consumer asks of whoever knows the way to the leaders.
-#[async_trait]
-impl SpuDirectory for Consumer {
-    async fn create_serial_socket(&self, replica: &ReplicaKey) -> Result<VersionedSerialSocket, FluvioError> {
-        Ok(self.line(replica.partition).await.map_err(fluvio_error)?.serial())
-    }
-
-    async fn create_stream_with_version<R: Request>(
-        &self,
-        replica: &ReplicaKey,
-        request: R,
-        version: i16,
-    ) -> Result<AsyncResponse<R>, FluvioError>
-    where
-        R: Sync + Send,
-    {
-        self.line(replica.partition).await.map_err(fluvio_error)?.stream(request, Some(version)).await
-    }
-}
-
-fn fluvio_error(fault: Fault) -> FluvioError {
-    FluvioError::Other(match fault {
-        Fault::Passing(what) => what,
-        other => format!("{other:?}"),
-    })
-}
-
 fn invocation(transform: &Transform) -> SmartModuleInvocation {
     let lookback = transform
         .lookback
@@ -514,7 +555,8 @@ fn invocation(transform: &Transform) -> SmartModuleInvocation {
 }
 
 fn topic_spec(topic: &TopicSettings) -> TopicSpec {
-    let mut spec = TopicSpec::new_computed(topic.partitions, topic.replication, None);
+    let mut spec =
+        TopicSpec::new_computed(topic.partitions, topic.replication, Some(topic.ignore_rack_assignment));
     if let Some(retention) = topic.retention {
         let time_in_seconds = u32::try_from(retention.as_secs()).unwrap_or(u32::MAX);
         spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy { time_in_seconds }));

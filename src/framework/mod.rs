@@ -15,4 +15,5 @@
 pub mod config;
 #[cfg(feature = "fluvio")]
 pub mod consumer;
+pub mod monitoring;
 pub mod secret;

@@ -9,6 +9,7 @@ mod assignment;
 mod context;
 mod poll;
 pub(crate) mod property;
+mod statistics;
 
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const QUEUE_KIB: &str = "16384";
 const BACKOFF_MS: &str = "10";
 /// The largest answer to one fetch, unless the user sets another.
 const FETCH_BYTES: &str = "8388608";
+
+/// How often librdkafka says where partitions end, unless the user sets another interval.
+const STATISTICS_MS: &str = "5000";
 
 /// What the thread says.
 type Event = Result<SourceEvent, SourceError>;
@@ -165,6 +169,7 @@ fn client_config(settings: &KafkaSettings) -> ClientConfig {
         .set("queued.max.messages.kbytes", QUEUE_KIB)
         .set("fetch.max.bytes", FETCH_BYTES)
         .set("fetch.queue.backoff.ms", BACKOFF_MS)
+        .set("statistics.interval.ms", STATISTICS_MS)
         .set("partition.assignment.strategy", "cooperative-sticky");
     for (name, value) in &settings.properties {
         config.set(name, value.expose());

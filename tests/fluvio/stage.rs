@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fluvio::consumer::{ConsumerConfigExtBuilder, RetryMode};
 use fluvio::{
     Fluvio, FluvioClusterConfig, Offset, Partitioner, PartitionerConfig, RecordKey,
-    TopicProducerConfigBuilder, TopicProducerPool,
+    TopicProducerConfigBuilder,
 };
 use futures_util::StreamExt;
 use tokio_postgres::Client;
@@ -39,8 +39,6 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) log: Vec<Record>,
     pub(crate) generator: Generator,
-    producer: TopicProducerPool,
-    _fluvio: Fluvio,
     _database: Database,
 }
 
@@ -52,26 +50,12 @@ impl Stage {
         let database = Database::create().await;
         let mut connector = Connector::on_fluvio(TOPIC, &cluster.home(), &database, &UNEVEN);
         connector.more.push_str(SMALL_BATCHES);
-        connector.log = "info,embedsink=debug";
         connector.migrate().await;
         let client = database.connect().await;
         audit::install(&client, &UNEVEN).await;
-        let fluvio =
-            Fluvio::connect_with_config(&FluvioClusterConfig::new(cluster.endpoint())).await.unwrap();
-        let config = TopicProducerConfigBuilder::default().partitioner(Arc::new(Uneven)).build().unwrap();
-        let producer = fluvio.topic_producer_with_config(TOPIC, config).await.unwrap();
         let generator = Generator::new(Random::new(test), UNEVEN).with_partitions(uneven);
         let log = Vec::new();
-        let mut stage = Self {
-            connector,
-            client,
-            cluster,
-            log,
-            generator,
-            producer,
-            _fluvio: fluvio,
-            _database: database,
-        };
+        let mut stage = Self { connector, client, cluster, log, generator, _database: database };
         stage.produce(records).await;
         stage
     }
@@ -79,22 +63,30 @@ impl Stage {
     /// Writes more records into the topic.
     pub(crate) async fn produce(&mut self, records: usize) {
         let more = self.generator.records(records);
+        let fluvio = self.fluvio().await;
+        let config = TopicProducerConfigBuilder::default().partitioner(Arc::new(Uneven)).build().unwrap();
+        let producer = fluvio.topic_producer_with_config(TOPIC, config).await.unwrap();
         for record in &more {
             let key = record.key.clone().map_or(RecordKey::NULL, RecordKey::from);
             // Fluvio has no tombstones; an empty value stands for one.
-            self.producer.send(key, record.payload.clone().unwrap_or_default()).await.unwrap();
+            producer.send(key, record.payload.clone().unwrap_or_default()).await.unwrap();
         }
-        self.producer.flush().await.unwrap();
+        producer.flush().await.unwrap();
         self.log.extend(more);
+    }
+
+    async fn fluvio(&self) -> Fluvio {
+        Fluvio::connect_with_config(&FluvioClusterConfig::new(self.cluster.endpoint())).await.unwrap()
     }
 
     /// Sets the time of each record to the one that the cluster gave it.
     pub(crate) async fn read_times(&mut self) {
-        let fluvio =
-            Fluvio::connect_with_config(&FluvioClusterConfig::new(self.cluster.endpoint())).await.unwrap();
+        let fluvio = self.fluvio().await;
         let config = ConsumerConfigExtBuilder::default()
             .topic(TOPIC)
             .offset_start(Offset::beginning())
+            // The client loses records where an answer is cut off, so it is given one that is not.
+            .max_bytes(1 << 30)
             .retry_mode(RetryMode::Disabled)
             .build()
             .unwrap();

@@ -33,6 +33,8 @@ pub(crate) struct Connector {
     pub(crate) log: &'static str,
     /// The topic's name.
     pub(crate) topic: String,
+    /// A metrics socket for all its processes; otherwise each has its own.
+    pub(crate) socket: Option<PathBuf>,
     name: String,
     folder: PathBuf,
     starts: AtomicU32,
@@ -77,6 +79,7 @@ impl Connector {
             log: "info",
             name,
             topic: topic.to_owned(),
+            socket: None,
             folder,
             starts: AtomicU32::new(0),
         }
@@ -140,20 +143,34 @@ impl Connector {
 
     /// Starts the binary with these arguments.
     pub(crate) fn run(&self, arguments: &[&str]) -> Process {
+        self.spawn(arguments, None)
+    }
+
+    /// The same with a standard output that nobody reads any more.
+    pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        self.spawn(arguments, Some(writer.into()))
+    }
+
+    fn spawn(&self, arguments: &[&str], stdout: Option<Stdio>) -> Process {
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.join(format!("{number}.log"));
         let output = self.folder.join(format!("{number}.out"));
+        // Not in the folder: such a path may have some hundred bytes only.
+        let socket = std::env::temp_dir().join(format!("es-{}-{number}.sock", self.name));
         let mut command = Command::new(env!("CARGO_BIN_EXE_embedsink"));
         // Neither PG* variables nor a log level of the caller's.
         command.env_clear().env("RUST_LOG", self.log).args(arguments);
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
+        command.env("FLUVIO_METRIC_CONNECTOR", self.socket.as_ref().unwrap_or(&socket));
         command
             .stdin(Stdio::null())
-            .stdout(File::create(&output).unwrap())
+            .stdout(stdout.unwrap_or_else(|| File::create(&output).unwrap().into()))
             .stderr(File::create(&log).unwrap());
-        Process { child: command.spawn().unwrap(), log, output, status: None }
+        Process { child: command.spawn().unwrap(), log, output, socket, status: None }
     }
 }
 
@@ -171,6 +188,7 @@ pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     output: PathBuf,
+    socket: PathBuf,
     status: Option<ExitStatus>,
 }
 
@@ -178,6 +196,16 @@ impl Process {
     /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it writes standard output to.
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Its metrics socket, unless the connector has one for all.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// What it has logged so far.
@@ -270,6 +298,8 @@ impl Drop for Process {
             drop(self.child.kill());
             drop(self.child.wait());
         }
+        // One that was killed could not.
+        drop(fs::remove_file(&self.socket));
         if std::thread::panicking() {
             let log = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
             let lines: Vec<&str> = log.lines().collect();

@@ -29,6 +29,8 @@ pub(crate) struct Proxy {
 struct State {
     /// Happens once, to the first connection that sends the words.
     planned: Option<(Vec<u8>, Loss)>,
+    /// New connections are cut at once.
+    away: bool,
     /// Cancelled to cut all connections that there are.
     connections: CancellationToken,
 }
@@ -42,6 +44,9 @@ impl Proxy {
         let shared = Arc::clone(&state);
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if lock(&shared).away {
+                    continue;
+                }
                 let cut = lock(&shared).connections.clone();
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
@@ -63,6 +68,14 @@ impl Proxy {
     /// Loses the connection on which the client sends `words` next.
     pub(crate) fn lose_at(&self, words: &str, loss: Loss) {
         lock(&self.state).planned = Some((words.as_bytes().to_vec(), loss));
+    }
+
+    /// Whether the server is as if it were not there.
+    pub(crate) fn set_away(&self, away: bool) {
+        lock(&self.state).away = away;
+        if away {
+            self.cut();
+        }
     }
 
     /// Whether the loss that was asked for has happened.

@@ -208,9 +208,15 @@ impl<C: Cluster> Reader<C> {
                 self.hand_on(run).await;
             }
         }
-        // The client takes a batch of which the end is cut off for a shorter one, and would go on behind it.
         if self.is_exact() && records.len() < span && self.next <= last {
-            return Err(Left::TooSmall);
+            return Err(Left::Stop(SourceError::refused(
+                format!(
+                    "{}: the batch at offset {base} holds {} of its {span} records",
+                    self.partition,
+                    records.len()
+                ),
+                "Look at the SPU's storage, and at what produced the batch",
+            )));
         }
         Ok(())
     }
@@ -260,10 +266,10 @@ impl<C: Cluster> Reader<C> {
         self.desk.say(Ok(SourceEvent::Ends(vec![(self.partition.clone(), retained.end)])));
     }
 
-    /// The stream is open, there is something, and nothing comes: it is dead, or the next batch does not fit.
+    /// The stream is open, there is something, and nothing comes: its connection is dead.
     fn stalled(&mut self) -> Left {
         self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
-        if self.is_exact() { Left::TooSmall } else { Left::Again("nothing came".to_owned()) }
+        Left::Again("nothing came".to_owned())
     }
 
     fn left(&self, fault: Fault) -> Left {
@@ -273,6 +279,7 @@ impl<C: Cluster> Reader<C> {
             Fault::OutOfRange => Left::Again("the offset is not there".to_owned()),
             // The watch looks for the topic, and decides.
             Fault::NoTopic => Left::Again("the topic is not there".to_owned()),
+            Fault::TooSmall => Left::TooSmall,
             fault @ Fault::Refused { .. } => Left::Stop(refusal(fault, self.partition.topic())),
         }
     }

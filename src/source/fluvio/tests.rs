@@ -177,6 +177,7 @@ fn settings() -> FluvioSettings {
             name: "embeddings".to_owned(),
             partitions: 2,
             replication: 1,
+            ignore_rack_assignment: false,
             retention: None,
             segment_size: None,
             max_partition_size: None,
@@ -456,23 +457,32 @@ async fn another_log_under_the_same_name_ends_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_cut_off_is_asked_for_again_in_a_larger_answer() {
+async fn a_batch_that_does_not_fit_is_asked_for_again_in_a_larger_answer() {
     let (mut stage, stream) = Stage::reading(held(0, 20), 0).await;
-    // The client hands on what it can decode of it, and would go on behind it.
-    stream.send(Ok(left_over(0, 10, 3)));
-    stream.send(Ok(batch(10, 5)));
+    stream.send(Ok(batch(0, 3)));
+    stream.send(Err(ErrorCode::MessageTooLarge));
     assert_eq!(offsets(&stage.run().await), [0, 1, 2]);
     let stream = stage.opened().await;
     assert_eq!((stream.offset, stream.max_bytes), (2, 4 * MAX_BYTES));
-    stream.send(Ok(batch(0, 10)));
-    assert_eq!(offsets(&stage.run().await), (3..10).collect::<Vec<i64>>());
+    stream.send(Ok(batch(0, 3)));
+    stream.send(Ok(batch(3, 10)));
+    assert_eq!(offsets(&stage.run().await), (3..13).collect::<Vec<i64>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_lacks_records_ends_the_source() {
+    let (mut stage, stream) = Stage::reading(held(0, 20), 0).await;
+    stream.send(Ok(left_over(0, 10, 3)));
+    assert_eq!(offsets(&stage.run().await), [0, 1, 2]);
+    let text = stage.failure().await.to_string();
+    assert!(text.contains("the batch at offset 0 holds 3 of its 10 records"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_brings_nothing_though_there_is_something_is_opened_again() {
     let (mut stage, stream) = Stage::reading(held(0, 20), 0).await;
     let again = stage.opened().await;
-    assert_eq!((again.offset, again.max_bytes), (0, 4 * MAX_BYTES));
+    assert_eq!((again.offset, again.max_bytes), (0, MAX_BYTES));
     drop(stream);
     again.send(Ok(batch(0, 20)));
     assert_eq!(stage.run().await.len(), 20);
@@ -484,11 +494,11 @@ async fn a_stream_that_brings_nothing_though_there_is_something_is_opened_again(
 async fn a_batch_that_never_fits_ends_the_source() {
     let (mut stage, mut stream) = Stage::reading(held(0, 20), 0).await;
     for _ in 0..3 {
-        stream.send(Ok(left_over(0, 10, 0)));
+        stream.send(Err(ErrorCode::MessageTooLarge));
         stream = stage.opened().await;
     }
     assert_eq!(stream.max_bytes, 64 << 20);
-    stream.send(Ok(left_over(0, 10, 0)));
+    stream.send(Err(ErrorCode::MessageTooLarge));
     let text = stage.failure().await.to_string();
     assert!(text.contains("meta.consumer.max-bytes"), "{text}");
 }

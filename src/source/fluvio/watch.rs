@@ -123,7 +123,9 @@ pub(super) fn refusal(fault: Fault, topic: &str) -> SourceError {
         ),
         Fault::Refused { reason, remedy } => SourceError::refused(reason, remedy),
         Fault::Passing(what) => SourceError::Gone(what),
-        Fault::OutOfRange => SourceError::Gone("an offset is out of range".to_owned()),
+        Fault::OutOfRange | Fault::TooSmall => {
+            SourceError::Gone("an answer that fits no question".to_owned())
+        }
     }
 }
 

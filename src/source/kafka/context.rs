@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
+use super::statistics;
 use crate::source::Partition;
 
 /// What a callback saw.
@@ -24,6 +25,8 @@ pub(super) enum Note {
         /// They are lost already (the session has ended); there is nothing to hold back.
         lost: bool,
     },
+    /// Where partitions of our topics end, ours and others.
+    Ends(Vec<(Partition, i64)>),
     /// Something that only the operator can mend.
     Refused(RDKafkaErrorCode),
 }
@@ -64,6 +67,8 @@ impl Clients {
         let context = || Context { notes: Arc::clone(&notes), secrets: secrets.to_vec() };
         let consumer = config.create_with_context(context())?;
         config.remove("group.id");
+        // Nobody polls the asker, so that statistics of its own would pile up.
+        config.set("statistics.interval.ms", "0");
         let asker = config.create_with_context(context())?;
         Ok(Self { consumer, asker, notes })
     }
@@ -101,8 +106,10 @@ impl ClientContext for Context {
         }
     }
 
-    fn stats_raw(&self, _statistics: &[u8]) {
-        // statistics.interval.ms may be set, but nobody here reads them.
+    fn stats_raw(&self, statistics: &[u8]) {
+        if !self.notes.closing.load(Ordering::Acquire) {
+            self.notes.leave(Note::Ends(statistics::ends(statistics)));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

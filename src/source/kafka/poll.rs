@@ -263,6 +263,7 @@ impl Poller {
             match note {
                 Note::Assigned(partitions) => self.take_over(partitions)?,
                 Note::Revoked { partitions, lost } => self.depart(partitions, lost),
+                Note::Ends(ends) => self.tell_ends(ends),
                 Note::Refused(code) => return Err(refused(code).into()),
             }
         }

@@ -77,6 +77,7 @@ fn without_properties_the_queues_are_bounded_and_rebalances_are_gradual() {
     assert_eq!(native(&settings, "queued.max.messages.kbytes"), "16384");
     assert_eq!(native(&settings, "fetch.max.bytes"), "8388608");
     assert_eq!(native(&settings, "isolation.level"), "read_committed");
+    assert_eq!(native(&settings, "statistics.interval.ms"), "5000");
 }
 
 #[tokio::test]

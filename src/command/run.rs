@@ -1,4 +1,4 @@
-//! What the program does for each subcommand: settings in, exit code out. At the edge.
+//! Running the connector, and what prepares it: `check` and `migrate`.
 
 use std::io;
 use std::path::Path;
@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED};
+use crate::framework::monitoring;
 use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
 use crate::target;
@@ -26,6 +27,8 @@ pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
     log_start(&settings);
     let shutdown_timeout = settings.shutdown_timeout;
     let running = Connector::start(settings);
+    // Before anything is connected, and until everything is over.
+    let monitoring = monitoring::serve(monitoring::socket_path(), running.monitor());
     tokio::select! {
         name = signals.next() => {
             let seconds = shutdown_timeout.as_secs_f64();
@@ -33,14 +36,15 @@ pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
         }
         () = running.ended() => {}
     }
-    let report = tokio::select! {
-        report = running.stop(shutdown_timeout) => report,
+    let code = tokio::select! {
+        report = running.stop(shutdown_timeout) => report_stop(&report),
         name = signals.next() => {
             tracing::warn!(signal = name, "second signal: giving up; what was not written comes again");
-            return Ok(FAILED);
+            FAILED
         }
     };
-    Ok(report_stop(&report))
+    monitoring.close().await;
+    Ok(code)
 }
 
 /// Checks the configuration file, and says what it describes. Returns the exit code.
@@ -131,7 +135,7 @@ fn summary(settings: &Settings) -> String {
     )
 }
 
-fn report_failure(error: &ConnectorError) -> u8 {
+pub(super) fn report_failure(error: &ConnectorError) -> u8 {
     let mut text = error.to_string();
     if let Some(remedy) = error.remedy() {
         text.push_str(". ");

@@ -1,0 +1,7 @@
+//! What the program does for each subcommand: settings in, exit code out. At the edge.
+
+mod run;
+mod status;
+
+pub use run::{check, migrate, run};
+pub use status::{Form, StatusOptions, status};

@@ -1,0 +1,134 @@
+//! The document for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::framework::monitoring::Document;
+use crate::monitoring::{Flow, Moment, PartitionFigures, Phase, Summary};
+
+/// Renders it, with colours if `colour`.
+pub(super) fn render(document: &Document, colour: bool) -> String {
+    let (health, sink) = (&document.report.health, &document.report.sink);
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    lines.push(("received", flow(&sink.received)));
+    lines.push(("settled", format!("{} in {} batches", flow(&sink.settled), sink.batches)));
+    let rows = sink.rows;
+    let of_rows =
+        format!("{} upserted, {} unchanged, {} deleted", rows.upserted, rows.unchanged, rows.deleted);
+    lines.push(("rows", of_rows));
+    lines.push(("dead letters", counted(sink.dead_letters.total, &sink.dead_letters.by_reason)));
+    lines.push(("retries", counted(sink.retries.total, &sink.retries.by_sqlstate)));
+    let buffer = sink.buffer;
+    lines.push(("buffer", format!("{} of {}", ByteSize(buffer.used_bytes), ByteSize(buffer.limit_bytes))));
+    lines.push(("last write", health.last_write.as_ref().map_or("none yet".to_owned(), ago)));
+    if let Some(error) = &health.last_error {
+        lines.push(("last error", format!("{}: {}", ago(&error.when), plain(&error.text))));
+    }
+
+    let mut text = String::new();
+    let mut say = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").unwrap_or_default();
+    let phase = health.phase.as_str();
+    let phase = match health.phase {
+        _ if !colour => phase.to_owned(),
+        Phase::Failed | Phase::Stopped => format!("\x1b[31m{phase}\x1b[0m"),
+        Phase::Starting | Phase::Retrying => format!("\x1b[33m{phase}\x1b[0m"),
+        Phase::Running | Phase::Paused | Phase::Draining => format!("\x1b[32m{phase}\x1b[0m"),
+    };
+    let age = duration(health.since.age_seconds);
+    say(format_args!("{}: {phase} for {age}, {}", plain(&sink.connector), plain(&health.reason)));
+    let version = plain(&sink.version);
+    say(format_args!("embedsink {version}, process {}, started {}", sink.pid, plain(&sink.started.at)));
+    say(format_args!(""));
+    for (name, value) in lines {
+        say(format_args!("{name:<14}{value}"));
+    }
+    say(format_args!("\n{}", distributions(document)));
+    say(format_args!("\n{}", partitions(&sink.partitions)));
+    text
+}
+
+fn distributions(document: &Document) -> String {
+    let sink = &document.report.sink;
+    let mut table = table(&["last 5 to 10 minutes", "p50", "p99", "max"]);
+    let count = |value: f64| format!("{value:.0}");
+    let bytes = |value: f64| ByteSize(value as u64).to_string();
+    let row = |name: &str, summary: &Summary, told: &dyn Fn(f64) -> String| {
+        let told = |value: Option<f64>| value.map_or("-".to_owned(), told);
+        [name.to_owned(), told(summary.p50), told(summary.p99), told(summary.max)]
+    };
+    table.add_row(row("records a batch", &sink.batch_records, &count));
+    table.add_row(row("bytes a batch", &sink.batch_bytes, &bytes));
+    table.add_row(row("time to write a batch", &sink.write_seconds, &duration));
+    table.add_row(row("age of a record when durable", &sink.record_age_seconds, &duration));
+    trimmed(&table)
+}
+
+fn partitions(partitions: &[PartitionFigures]) -> String {
+    if partitions.is_empty() {
+        return "no partitions".to_owned();
+    }
+    let mut table = table(&["partition", "next offset", "end", "lag", "epoch"]);
+    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    for partition in partitions {
+        table.add_row([
+            format!("{}[{}]", plain(&partition.topic), partition.partition),
+            partition.next_offset.to_string(),
+            or_unknown(partition.end_offset.map(|end| end.to_string())),
+            or_unknown(partition.lag.map(|lag| lag.to_string())),
+            partition.epoch.to_string(),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// A table without lines, all but its first column to the right.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn flow(flow: &Flow) -> String {
+    format!("{} records, {}", flow.records, ByteSize(flow.bytes))
+}
+
+/// A total, and what it is made of: the most frequent first.
+fn counted(total: u64, parts: &BTreeMap<String, u64>) -> String {
+    let mut parts: Vec<(&String, &u64)> = parts.iter().collect();
+    parts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let parts: Vec<String> = parts.iter().map(|(name, count)| format!("{} {count}", plain(name))).collect();
+    if parts.is_empty() { total.to_string() } else { format!("{total} ({})", parts.join(", ")) }
+}
+
+fn ago(moment: &Moment) -> String {
+    format!("{} ago", duration(moment.age_seconds))
+}
+
+/// A time in words, no finer than it is interesting.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{:.0}ms", seconds * 1e3),
+        ..10.0 => format!("{seconds:.1}s"),
+        _ => humantime::format_duration(Duration::from_secs(seconds.round() as u64)).to_string(),
+    }
+}
+
+/// Text of another process, without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

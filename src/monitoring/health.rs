@@ -1,0 +1,197 @@
+//! The phases, and what is told about the connector's health.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What the connector is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Connecting, migrating, checking, waiting for partitions.
+    Starting,
+    /// Reading and writing.
+    Running,
+    /// The target cannot be written at the moment; what failed is tried again.
+    Retrying,
+    /// Reading is held: the byte budget is used up, since the target is slower than the source.
+    Paused,
+    /// Finishing what was taken.
+    Draining,
+    /// Ended well.
+    Stopped,
+    /// Ended with an error.
+    Failed,
+}
+
+impl Phase {
+    /// Every phase, in the order of a connector's life.
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Running,
+        Self::Retrying,
+        Self::Paused,
+        Self::Draining,
+        Self::Stopped,
+        Self::Failed,
+    ];
+
+    /// The word that stands in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether records are being written: running, paused (the target is slow, not away) or draining.
+    pub fn is_healthy(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Draining)
+    }
+}
+
+/// A moment of the past.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// By the wall clock: RFC 3339, UTC, to the millisecond.
+    pub at: String,
+    /// How long ago that was, in seconds, by a clock that nobody sets.
+    pub age_seconds: f64,
+}
+
+/// The last thing that went wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastError {
+    /// What it was, as the log says it. Holds no payload, key, vector or secret.
+    pub text: String,
+    /// When.
+    #[serde(flatten)]
+    pub when: Moment,
+}
+
+/// How far one partition is behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// The topic.
+    pub topic: String,
+    /// The partition's number, from 0.
+    pub partition: i32,
+    /// The end that the source told last, less the next offset to write. `None` while no end is known.
+    /// The end may be some seconds old. Offsets that hold no record (transaction markers) count too.
+    pub records: Option<u64>,
+}
+
+/// The connector's health at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Why, in words.
+    pub reason: String,
+    /// Since when it has been in this phase.
+    pub since: Moment,
+    /// When the last batch became durable.
+    pub last_write: Option<Moment>,
+    /// What went wrong last, also when it is over.
+    pub last_error: Option<LastError>,
+    /// The partitions that are held, by topic and number.
+    pub lag: Vec<Lag>,
+}
+
+/// A moment by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    wall: Timestamp,
+    steady: Instant,
+}
+
+impl Mark {
+    pub(super) fn now() -> Self {
+        Self { wall: Timestamp::now(), steady: Instant::now() }
+    }
+
+    pub(super) fn moment(self) -> Moment {
+        let millis = self.steady.elapsed().as_millis() as f64;
+        Moment { at: format!("{:.3}", self.wall), age_seconds: millis / 1e3 }
+    }
+}
+
+/// From what is known of the parts to the one phase that is shown.
+#[derive(Debug)]
+pub(super) struct Course {
+    stage: Phase,
+    reason: String,
+    /// Lanes whose last attempt failed, with the error.
+    retrying: BTreeMap<usize, String>,
+    paused: bool,
+    shown: Phase,
+    since: Mark,
+}
+
+impl Course {
+    pub(super) fn new() -> Self {
+        Self {
+            stage: Phase::Starting,
+            reason: "connecting to the database".to_owned(),
+            retrying: BTreeMap::new(),
+            paused: false,
+            shown: Phase::Starting,
+            since: Mark::now(),
+        }
+    }
+
+    /// Enters a stage of life. Stopped and failed are final.
+    pub(super) fn enter(&mut self, stage: Phase, reason: String) {
+        if !matches!(self.stage, Phase::Stopped | Phase::Failed) {
+            (self.stage, self.reason) = (stage, reason);
+            self.show();
+        }
+    }
+
+    pub(super) fn attempt_failed(&mut self, lane: usize, error: String) {
+        self.retrying.insert(lane, error);
+        self.show();
+    }
+
+    /// Whether an attempt of this lane had failed before.
+    pub(super) fn attempt_succeeded(&mut self, lane: usize) -> bool {
+        let had_failed = self.retrying.remove(&lane).is_some();
+        self.show();
+        had_failed
+    }
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.show();
+    }
+
+    /// The phase, the reason, and since when.
+    pub(super) fn shown(&self) -> (Phase, &str, Mark) {
+        let (phase, reason) = self.current();
+        (phase, reason, self.since)
+    }
+
+    fn current(&self) -> (Phase, &str) {
+        match (self.stage, self.retrying.values().next()) {
+            (Phase::Starting | Phase::Running, Some(error)) => (Phase::Retrying, error),
+            (Phase::Running, None) if self.paused => {
+                (Phase::Paused, "reading is held: the database is slower than the source")
+            }
+            (stage, _) => (stage, &self.reason),
+        }
+    }
+
+    fn show(&mut self) {
+        let phase = self.current().0;
+        if phase != self.shown {
+            (self.shown, self.since) = (phase, Mark::now());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Where partitions end, from librdkafka's statistics.
+//!
+//! librdkafka learns the end with every answer to a fetch, also when a partition has nothing new, and
+//! tells it in a JSON document at each `statistics.interval.ms`. While everything is paused nothing is fetched,
+//! and the broker is asked instead.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::poll::Poller;
+use crate::source::{Partition, SourceEvent};
+
+/// The few members that are read; all others are skipped.
+#[derive(Deserialize)]
+struct Statistics<'a> {
+    #[serde(borrow, default)]
+    topics: HashMap<Cow<'a, str>, Topic<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Topic<'a> {
+    #[serde(borrow, default)]
+    partitions: HashMap<&'a str, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    partition: i32,
+    /// The end for readers of committed records, which is ours. Negative while unknown.
+    #[serde(default = "unknown")]
+    ls_offset: i64,
+    /// The end of the log. Negative while unknown.
+    #[serde(default = "unknown")]
+    hi_offset: i64,
+}
+
+fn unknown() -> i64 {
+    -1001
+}
+
+/// The ends that are known. Nothing from a document that is not as expected: lag is not worth an error.
+pub(super) fn ends(statistics: &[u8]) -> Vec<(Partition, i64)> {
+    let statistics: Statistics<'_> = match serde_json::from_slice(statistics) {
+        Ok(statistics) => statistics,
+        Err(error) => {
+            tracing::debug!(%error, "the statistics of librdkafka cannot be read");
+            return Vec::new();
+        }
+    };
+    let mut ends = Vec::new();
+    for (topic, of_topic) in &statistics.topics {
+        for found in of_topic.partitions.values() {
+            let end = if found.ls_offset >= 0 { found.ls_offset } else { found.hi_offset };
+            // There is a partition -1 too, for records without one.
+            if found.partition >= 0 && end >= 0 {
+                ends.push((Partition::new(&**topic, found.partition), end));
+            }
+        }
+    }
+    ends
+}
+
+impl Poller {
+    /// Tells where our partitions end.
+    pub(super) fn tell_ends(&self, mut ends: Vec<(Partition, i64)>) {
+        if self.paused {
+            let asked = self.reading().into_iter().map_while(|(partition, ..)| {
+                // A broker that is away costs one question.
+                self.ask_retained(&partition).map(|retained| (partition, retained.end))
+            });
+            ends = asked.collect();
+        } else {
+            ends.retain(|(partition, _)| self.states.contains_key(partition));
+        }
+        if !ends.is_empty() {
+            self.say(Ok(SourceEvent::Ends(ends)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stable_end_counts_and_unknown_ones_are_left_out() {
+        let statistics =
+            br#"{"name": "rdkafka#consumer-1", "ts": 5016483227792, "brokers": {"b:9092/1": {"tx": 3}},
+            "topics": {
+                "to\"pic": {"topic": "to\"pic", "age": 1, "partitions": {
+                    "0": {"partition": 0, "ls_offset": 7, "hi_offset": 9, "eof_offset": -1001},
+                    "1": {"partition": 1, "ls_offset": -1001, "hi_offset": 5},
+                    "2": {"partition": 2, "ls_offset": -1001, "hi_offset": -1001},
+                    "3": {"partition": 3, "hi_offset": 0},
+                    "-1": {"partition": -1, "ls_offset": 3, "hi_offset": 3}}},
+                "empty": {"topic": "empty"}},
+            "cgrp": {"state": "up"}}"#;
+        let mut found = ends(statistics);
+        found.sort_unstable();
+        let at = |number| Partition::new("to\"pic", number);
+        assert_eq!(found, [(at(0), 7), (at(1), 5), (at(3), 0)]);
+    }
+
+    #[test]
+    fn a_document_that_is_not_as_expected_tells_nothing() {
+        for text in ["", "{", "[]", r#"{"topics": 3}"#, r#"{"topics": {"t": {"partitions": {"0": {}}}}}"#] {
+            assert_eq!(ends(text.as_bytes()), [], "{text}");
+        }
+        assert_eq!(ends(b"{}"), []);
+    }
+}
