@@ -1,9 +1,9 @@
-//! A sink connector: embedding records from Kafka into PostgreSQL with pgvector, exactly once.
+//! A sink connector: embedding records from Kafka or Fluvio into PostgreSQL with pgvector, exactly once.
 //!
 //! ```text
-//! Kafka → source → decode → route → batch → write → commit → (broker, as advice)
-//!                                             │
-//!                                             └→ one transaction: rows, deletes, dead letters, positions
+//! Kafka, Fluvio → source → decode → route → batch → write → commit → (broker, as advice)
+//!                                                     │
+//!                                                     └→ one transaction: rows, deletes, dead letters, positions
 //! ```
 //!
 //! The modules stand in the order of a record's way. Where a partition goes on is stored in Postgres,

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use embedsink::command::{self, Form, StatusOptions};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Takes embedding records from Kafka into PostgreSQL with pgvector, exactly once.
+/// Takes embedding records from Kafka or Fluvio into PostgreSQL with pgvector, exactly once.
 ///
 /// Without a subcommand it runs until it gets SIGTERM or SIGINT. It then finishes what it has
 /// taken, within shutdown-timeout; a second signal ends it at once.
@@ -131,9 +135,16 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fluvio's client would show whole records.
+    let shows_no_record =
+        filter_fn(|line| !(line.target().starts_with("fluvio") && *line.level() == Level::TRACE));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter).with(shows_no_record);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(lines.with_ansi(is_terminal)).init();
+        }
+        LogFormat::Json => registry.with(lines.json()).init(),
     }
 }

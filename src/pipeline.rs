@@ -146,6 +146,7 @@ impl<S: Source> Pipeline<S> {
             }
             SourceEvent::Ends(ends) => self.monitor.ends(&ends),
             SourceEvent::Paused(paused) => self.monitor.paused(paused),
+            SourceEvent::Trouble(trouble) => self.monitor.trouble(trouble),
         }
         Ok(())
     }

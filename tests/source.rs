@@ -93,7 +93,7 @@ fn partition(number: i32) -> Partition {
 async fn heard(source: &mut KafkaSource) -> Result<SourceEvent, SourceError> {
     loop {
         let event = source.next().await?;
-        if !matches!(event, SourceEvent::Ends(_) | SourceEvent::Paused(_)) {
+        if !matches!(event, SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_)) {
             return Ok(event);
         }
     }
@@ -443,7 +443,7 @@ impl Deal {
                 return 1;
             }
             SourceEvent::Revoked { done, .. } => drop(done),
-            SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
+            SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_) => {}
             SourceEvent::Fetched(run) => {
                 let number = run.partition().number() as usize;
                 if run.tenure() == Tenure(self.tenures[number]) {
@@ -505,7 +505,7 @@ async fn closing_while_a_hand_over_is_held_back_leaves_the_group_at_once() {
                     its.retain(|number, _| partitions.iter().all(|partition| partition.number() != *number));
                 }
                 SourceEvent::Fetched(run) => panic!("{run:?} before begin"),
-                SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
+                SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_) => {}
             }
         }
         second.close(PATIENCE).await;
@@ -565,7 +565,10 @@ impl Reader {
                     *next += run.len() as i64;
                 }
             }
-            SourceEvent::Revoked { .. } | SourceEvent::Ends(_) | SourceEvent::Paused(_) => {}
+            SourceEvent::Revoked { .. }
+            | SourceEvent::Ends(_)
+            | SourceEvent::Paused(_)
+            | SourceEvent::Trouble(_) => {}
         }
     }
 

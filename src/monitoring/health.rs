@@ -14,7 +14,7 @@ pub enum Phase {
     Starting,
     /// Reading and writing.
     Running,
-    /// The target cannot be written at the moment; what failed is tried again.
+    /// The target cannot be written at the moment, or the source not be read; what failed is tried again.
     Retrying,
     /// Reading is held: the byte budget is used up, since the target is slower than the source.
     Paused,
@@ -130,6 +130,8 @@ pub(super) struct Course {
     reason: String,
     /// Lanes whose last attempt failed, with the error.
     retrying: BTreeMap<usize, String>,
+    /// Why the source cannot be read, while it cannot.
+    trouble: Option<String>,
     paused: bool,
     shown: Phase,
     since: Mark,
@@ -141,6 +143,7 @@ impl Course {
             stage: Phase::Starting,
             reason: "connecting to the database".to_owned(),
             retrying: BTreeMap::new(),
+            trouble: None,
             paused: false,
             shown: Phase::Starting,
             since: Mark::now(),
@@ -167,6 +170,12 @@ impl Course {
         had_failed
     }
 
+    /// The source cannot be read, or can again.
+    pub(super) fn trouble(&mut self, trouble: Option<String>) {
+        self.trouble = trouble;
+        self.show();
+    }
+
     pub(super) fn pause(&mut self, paused: bool) {
         self.paused = paused;
         self.show();
@@ -179,7 +188,7 @@ impl Course {
     }
 
     fn current(&self) -> (Phase, &str) {
-        match (self.stage, self.retrying.values().next()) {
+        match (self.stage, self.retrying.values().next().or(self.trouble.as_ref())) {
             (Phase::Starting | Phase::Running, Some(error)) => (Phase::Retrying, error),
             (Phase::Running, None) if self.paused => {
                 (Phase::Paused, "reading is held: the database is slower than the source")

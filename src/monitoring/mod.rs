@@ -184,6 +184,15 @@ impl Monitor {
         }
     }
 
+    /// Why the source cannot be read, or that it can again.
+    pub(crate) fn trouble(&self, trouble: Option<String>) {
+        let mut state = self.lock();
+        if let Some(text) = &trouble {
+            state.last_error = Some((text.clone(), Mark::now()));
+        }
+        state.course.trouble(trouble);
+    }
+
     /// The source holds reading, or goes on with it.
     pub(crate) fn paused(&self, paused: bool) {
         self.lock().course.pause(paused);

@@ -105,6 +105,8 @@ struct Desk<C> {
     events: mpsc::UnboundedSender<Event>,
     /// How many readers wait for room.
     waiting: AtomicUsize,
+    /// What cannot be read: the topic (`None`), or one of its partitions.
+    troubles: Mutex<BTreeMap<Option<u32>, String>>,
     /// How far each partition is durable, and not reported yet.
     points: Mutex<BTreeMap<u32, i64>>,
 }
@@ -146,6 +148,7 @@ impl<C: Cluster> FluvioSource<C> {
             budget,
             events,
             waiting: AtomicUsize::new(0),
+            troubles: Mutex::default(),
             points: Mutex::default(),
         });
         let mut others = vec![spawn(watch::partitions(Arc::clone(&desk)))];
@@ -201,6 +204,21 @@ impl<C: Cluster> Desk<C> {
 
     fn points(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, i64>> {
         self.points.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why something cannot be read, or that it can again, and tells it. Returns whether that is new.
+    fn note(&self, what: Option<u32>, trouble: Option<String>) -> bool {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = troubles.len();
+        let is_new = match trouble {
+            Some(text) => troubles.insert(what, text).is_none(),
+            None => troubles.remove(&what).is_some(),
+        };
+        if is_new && (before == 0 || troubles.is_empty()) {
+            let shown = troubles.values().next().map(|text| format!("Fluvio cannot be read: {text}"));
+            self.say(Ok(SourceEvent::Trouble(shown)));
+        }
+        is_new
     }
 
     /// Tells Fluvio the offsets that it does not know yet. What it does not take is told with the next.

@@ -120,6 +120,8 @@ pub enum SourceEvent {
     Ends(Vec<(Partition, i64)>),
     /// Whether reading is held because the budget is used up. Sent when that changes.
     Paused(bool),
+    /// Why nothing can be read at the moment, or that it can again. The source waits that out by itself.
+    Trouble(Option<String>),
 }
 
 /// Permission for a revoked partition to leave. Dropping it grants the permission too, so that no

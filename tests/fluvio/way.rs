@@ -22,6 +22,7 @@ async fn what_fluvio_produce_writes_to_uneven_partitions_becomes_rows() {
     let database = Database::create().await;
     let mut connector = Connector::on_fluvio(TOPIC, &cluster.home(), &database, &UNEVEN);
     connector.meta = "consumer: {id: reader, offset: {flush-period: 1s}}".to_owned();
+    connector.log = "trace";
     let client = database.connect().await;
     let mut process = connector.start();
     process.settles(&client, 347).await;
@@ -47,7 +48,10 @@ async fn what_fluvio_produce_writes_to_uneven_partitions_becomes_rows() {
     produce(&cluster, 2, &["p2-3:".to_owned()]);
     process.settles(&client, 348).await;
     assert_eq!(one::<i64>(&client, "select count(*) from embeddings").await, 346);
-    process.stop().await;
+    let text = process.stop().await;
+    for payload in ["text 39", "p1-39", "0.5, 0.5"] {
+        assert!(!text.contains(payload), "{payload:?} was logged");
+    }
 }
 
 #[tokio::test]

@@ -325,6 +325,7 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_transforms("  - {uses: a, with: {b: }}"), "7:22: transforms[0].with.b: the key has no value; give one, or remove the key"),
     (with_transforms("  - {uses: a, with: {b: [0x10]}}"), "7:26: transforms[0].with.b[0]: `0x10` is no number to JSON; write it in decimal, or in quotes"),
     (with_transforms("  - {uses: a, with: {b: '${{ secrets.S }}'}}"), "7:25: transforms[0].with.b: the secret `S` is not declared; add `- name: S` to `meta.secrets`"),
+    (with_consumer("offset: {start: {from-end: 5}}") + "transforms: [{uses: a}]\n", "6:1: transforms: contradicts the offset in `meta.consumer.offset.start`: what transforms leave has no offsets of its own, so records would be missed; start at `beginning` or `end`"),
     (with_transforms("  - {uses: a, lookback: {}}"), "7:25: transforms[0].lookback: says neither how many records nor of which age; give `last` or `age`"),
     (with_transforms("  - {uses: a, lookback: {last: some}}"), "7:32: transforms[0].lookback.last: `some` is no whole number; give 0 to 4294967295"),
     (with_transforms("  - {uses: a, invoke: insert}"), "7:15: transforms[0].invoke: unknown key; known keys are: uses, with, lookback"),

@@ -60,24 +60,12 @@ pub(super) struct Reader<C> {
     patience: Duration,
     /// Since when the log has been shorter than what was read of it.
     short_since: Option<Instant>,
-    /// A fault was told, and no record has come since.
-    troubled: bool,
 }
 
 impl<C: Cluster> Reader<C> {
     pub(super) fn new(desk: Arc<Desk<C>>, partition: Partition, tenure: Tenure, next: i64) -> Self {
         let max_bytes = desk.max_bytes;
-        Self {
-            desk,
-            partition,
-            tenure,
-            next,
-            last: None,
-            max_bytes,
-            patience: PATIENCE,
-            short_since: None,
-            troubled: false,
-        }
+        Self { desk, partition, tenure, next, last: None, max_bytes, patience: PATIENCE, short_since: None }
     }
 
     /// Reads until it is dropped, or has to stop the connector.
@@ -97,7 +85,7 @@ impl<C: Cluster> Reader<C> {
                 Left::TooSmall if self.next == before => return self.desk.say(Err(self.too_large())),
                 Left::TooSmall => {}
                 Left::Again(what) => {
-                    if !std::mem::replace(&mut self.troubled, true) {
+                    if self.desk.note(Some(number_of(&self.partition)), Some(what.clone())) {
                         let offset = self.next;
                         tracing::warn!(partition = %self.partition, offset, what, "reading was cut off; it goes on there");
                     }
@@ -141,6 +129,7 @@ impl<C: Cluster> Reader<C> {
                     _ = check.tick() => {
                         let retained = cluster.retained(number).await.map_err(|fault| self.left(fault))?;
                         self.tell_end(retained);
+                        self.tell_well();
                         if retained.end > self.next && heard.elapsed() >= self.patience {
                             return Err(self.stalled());
                         }
@@ -153,9 +142,7 @@ impl<C: Cluster> Reader<C> {
                 Some(Err(code)) => return Err(self.left(Fault::of(&code))),
                 None => return Err(Left::Again("the stream ended".to_owned())),
             };
-            if std::mem::take(&mut self.troubled) {
-                tracing::info!(partition = %self.partition, offset = self.next, "the partition is read again");
-            }
+            self.tell_well();
             self.take(&batch, &mut witness, run).await?;
             (heard, self.patience) = (Instant::now(), PATIENCE);
             // Small batches that are there already join the run; nothing waits for those to come.
@@ -260,6 +247,13 @@ impl<C: Cluster> Reader<C> {
             return Err(Left::Again(format!("the log ends at offset {} for now", retained.end)));
         }
         Err(Left::Stop(SourceError::out_of_range(self.partition.clone(), self.next, retained)))
+    }
+
+    /// The stream goes: what was told of a fault is over.
+    fn tell_well(&self) {
+        if self.desk.note(Some(number_of(&self.partition)), None) {
+            tracing::info!(partition = %self.partition, offset = self.next, "the partition is read again");
+        }
     }
 
     fn tell_end(&self, retained: Retained) {

@@ -148,7 +148,7 @@ impl Stage {
     async fn said(&mut self) -> Event {
         loop {
             match self.source.next().await {
-                Ok(SourceEvent::Ends(_)) => {}
+                Ok(SourceEvent::Ends(_) | SourceEvent::Trouble(_)) => {}
                 other => return other,
             }
         }
@@ -353,6 +353,31 @@ async fn after_a_fault_reading_goes_on_where_it_was_with_no_gap_and_no_repeat() 
         stream.send(Ok(batch(5, 5)));
         assert_eq!(offsets(&stage.run().await), [5, 6, 7, 8, 9], "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_told_until_it_can() {
+    let (mut stage, stream) = Stage::reading(held(0, 20), 0).await;
+    stage.double.state().retained_faults = 3;
+    drop(stream);
+    let mut told = Vec::new();
+    let stream = loop {
+        tokio::select! {
+            event = stage.source.next() => {
+                if let Ok(SourceEvent::Trouble(trouble)) = event {
+                    told.push(trouble);
+                }
+            }
+            Some(stream) = stage.opened.recv() => break stream,
+        }
+    };
+    stream.send(Ok(batch(0, 5)));
+    while told.last().is_none_or(Option::is_some) {
+        if let Ok(SourceEvent::Trouble(trouble)) = stage.source.next().await {
+            told.push(trouble);
+        }
+    }
+    assert_eq!(told, [Some("Fluvio cannot be read: the stream ended".to_owned()), None]);
 }
 
 #[tokio::test(start_paused = true)]

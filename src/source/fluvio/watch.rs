@@ -33,18 +33,17 @@ struct Watch<'a, C> {
 impl<C: Cluster> Watch<'_, C> {
     async fn run(mut self) -> SourceError {
         let mut rests = pauses();
-        let mut troubled = false;
         loop {
             let rest = match self.look().await {
                 Ok(()) => {
                     rests = pauses();
-                    if std::mem::take(&mut troubled) {
+                    if self.desk.note(None, None) {
                         tracing::info!("the Fluvio cluster answers again");
                     }
                     LOOK
                 }
                 Err(Fault::Passing(what)) => {
-                    if !std::mem::replace(&mut troubled, true) {
+                    if self.desk.note(None, Some(what.clone())) {
                         tracing::warn!(
                             what,
                             "the Fluvio cluster does not say what the topic is; asking again"

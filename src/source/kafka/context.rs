@@ -25,8 +25,8 @@ pub(super) enum Note {
         /// They are lost already (the session has ended); there is nothing to hold back.
         lost: bool,
     },
-    /// Where partitions of our topics end, ours and others.
-    Ends(Vec<(Partition, i64)>),
+    /// What the statistics tell.
+    News(statistics::News),
     /// Something that only the operator can mend.
     Refused(RDKafkaErrorCode),
 }
@@ -108,7 +108,7 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if !self.notes.closing.load(Ordering::Acquire) {
-            self.notes.leave(Note::Ends(statistics::ends(statistics)));
+            self.notes.leave(Note::News(statistics::read(statistics)));
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Poller {
     /// Runs that wait for room in the budget, oldest first.
     pub(super) outbox: VecDeque<Fetched>,
     pub(super) paused: bool,
+    /// Nothing can be read, and that was told.
+    pub(super) troubled: bool,
 }
 
 /// The thread's ends of the two channels.
@@ -108,6 +110,7 @@ impl Poller {
             run: None,
             outbox: VecDeque::new(),
             paused: false,
+            troubled: false,
         }
     }
 
@@ -263,7 +266,10 @@ impl Poller {
             match note {
                 Note::Assigned(partitions) => self.take_over(partitions)?,
                 Note::Revoked { partitions, lost } => self.depart(partitions, lost),
-                Note::Ends(ends) => self.tell_ends(ends),
+                Note::News(news) => {
+                    self.tell_trouble(news.connected);
+                    self.tell_ends(news.ends);
+                }
                 Note::Refused(code) => return Err(refused(code).into()),
             }
         }

@@ -1,4 +1,4 @@
-//! Where partitions end, from librdkafka's statistics.
+//! Where partitions end, and whether a broker is there, from librdkafka's statistics.
 //!
 //! librdkafka learns the end with every answer to a fetch, also when a partition has nothing new, and
 //! tells it in a JSON document at each `statistics.interval.ms`. While everything is paused nothing is fetched,
@@ -16,7 +16,15 @@ use crate::source::{Partition, SourceEvent};
 #[derive(Deserialize)]
 struct Statistics<'a> {
     #[serde(borrow, default)]
+    brokers: HashMap<Cow<'a, str>, Broker<'a>>,
+    #[serde(borrow, default)]
     topics: HashMap<Cow<'a, str>, Topic<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Broker<'a> {
+    #[serde(borrow, default)]
+    state: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -40,13 +48,22 @@ fn unknown() -> i64 {
     -1001
 }
 
-/// The ends that are known. Nothing from a document that is not as expected: lag is not worth an error.
-pub(super) fn ends(statistics: &[u8]) -> Vec<(Partition, i64)> {
+/// What a document tells.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct News {
+    /// The ends that are known.
+    pub(super) ends: Vec<(Partition, i64)>,
+    /// Whether a broker is connected; `None` where the document names none.
+    pub(super) connected: Option<bool>,
+}
+
+/// Nothing from a document that is not as expected: it is not worth an error.
+pub(super) fn read(statistics: &[u8]) -> News {
     let statistics: Statistics<'_> = match serde_json::from_slice(statistics) {
         Ok(statistics) => statistics,
         Err(error) => {
             tracing::debug!(%error, "the statistics of librdkafka cannot be read");
-            return Vec::new();
+            return News::default();
         }
     };
     let mut ends = Vec::new();
@@ -59,10 +76,20 @@ pub(super) fn ends(statistics: &[u8]) -> Vec<(Partition, i64)> {
             }
         }
     }
-    ends
+    let connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+    News { ends, connected: (!statistics.brokers.is_empty()).then_some(connected) }
 }
 
 impl Poller {
+    /// Tells when no broker is connected any more, and when one is again.
+    pub(super) fn tell_trouble(&mut self, connected: Option<bool>) {
+        let trouble = connected == Some(false);
+        if connected.is_some() && std::mem::replace(&mut self.troubled, trouble) != trouble {
+            let reason = trouble.then(|| "no Kafka broker answers; librdkafka goes on asking".to_owned());
+            self.say(Ok(SourceEvent::Trouble(reason)));
+        }
+    }
+
     /// Tells where our partitions end.
     pub(super) fn tell_ends(&self, mut ends: Vec<(Partition, i64)>) {
         if self.paused {
@@ -87,7 +114,7 @@ mod tests {
     #[test]
     fn the_stable_end_counts_and_unknown_ones_are_left_out() {
         let statistics =
-            br#"{"name": "rdkafka#consumer-1", "ts": 5016483227792, "brokers": {"b:9092/1": {"tx": 3}},
+            br#"{"name": "rdkafka#consumer-1", "ts": 5016483227792, "brokers": {"b:9092/1": {"tx": 3, "state": "CONNECT"}},
             "topics": {
                 "to\"pic": {"topic": "to\"pic", "age": 1, "partitions": {
                     "0": {"partition": 0, "ls_offset": 7, "hi_offset": 9, "eof_offset": -1001},
@@ -97,17 +124,19 @@ mod tests {
                     "-1": {"partition": -1, "ls_offset": 3, "hi_offset": 3}}},
                 "empty": {"topic": "empty"}},
             "cgrp": {"state": "up"}}"#;
-        let mut found = ends(statistics);
-        found.sort_unstable();
+        let mut found = read(statistics);
+        found.ends.sort_unstable();
         let at = |number| Partition::new("to\"pic", number);
-        assert_eq!(found, [(at(0), 7), (at(1), 5), (at(3), 0)]);
+        assert_eq!(found, News { ends: vec![(at(0), 7), (at(1), 5), (at(3), 0)], connected: Some(false) });
+        let up = br#"{"brokers": {"b:9092/bootstrap": {"state": "DOWN"}, "b:9092/1": {"state": "UP"}}}"#;
+        assert_eq!(read(up), News { ends: Vec::new(), connected: Some(true) });
     }
 
     #[test]
     fn a_document_that_is_not_as_expected_tells_nothing() {
         for text in ["", "{", "[]", r#"{"topics": 3}"#, r#"{"topics": {"t": {"partitions": {"0": {}}}}}"#] {
-            assert_eq!(ends(text.as_bytes()), [], "{text}");
+            assert_eq!(read(text.as_bytes()), News::default(), "{text}");
         }
-        assert_eq!(ends(b"{}"), []);
+        assert_eq!(read(b"{}"), News::default());
     }
 }
