@@ -135,11 +135,13 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fluvio's client would show whole records.
-    let shows_no_record =
-        filter_fn(|line| !(line.target().starts_with("fluvio") && *line.level() == Level::TRACE));
+    // Fluvio's client tells of every connection, and at the level trace it shows whole records. The one is told
+    // to those who ask for it by name, the other to nobody.
+    let asked = std::env::var("RUST_LOG").is_ok_and(|directives| directives.contains("fluvio"));
+    let most = if asked { Level::DEBUG } else { Level::WARN };
+    let is_for_all = filter_fn(move |line| !line.target().starts_with("fluvio") || *line.level() <= most);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter).with(shows_no_record);
+    let registry = tracing_subscriber::registry().with(filter).with(is_for_all);
     match format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
