@@ -9,36 +9,37 @@
 //! Every question has a time limit. An answer that does not come drops the connection it was asked
 //! on, so the next question goes over a new one.
 
-use std::collections::{HashMap, VecDeque};
+mod answers;
+mod fault;
+mod spec;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fluvio::dataplane::link::ErrorCode;
-use fluvio::dataplane::record::{BATCH_HEADER_SIZE, Batch, RawRecords, RecordSet, ReplicaKey};
+use fluvio::dataplane::record::{Batch, ReplicaKey};
 use fluvio::metadata::partition::PartitionSpec;
 use fluvio::metadata::spu::SpuSpec;
-use fluvio::metadata::topic::{
-    CleanupPolicy, CompressionAlgorithm, SegmentBasedPolicy, TopicSpec, TopicStorageConfig,
-};
-use fluvio::{
-    FluvioAdmin, FluvioClusterConfig, FluvioError, Isolation, SmartModuleExtraParams, SmartModuleInvocation,
-    SmartModuleInvocationWasm, SmartModuleKind,
-};
+use fluvio::metadata::topic::TopicSpec;
+use fluvio::{FluvioAdmin, FluvioClusterConfig, Isolation, SmartModuleInvocation};
 use fluvio_socket::{
-    AsyncResponse, ClientConfig, MultiplexerSocket, SharedMultiplexerSocket, VersionedSerialSocket, Versions,
+    ClientConfig, MultiplexerSocket, SharedMultiplexerSocket, VersionedSerialSocket, Versions,
 };
-use fluvio_spu_schema::fetch::FetchablePartitionResponse;
 use fluvio_spu_schema::server::consumer_offset::UpdateConsumerOffsetRequest;
 use fluvio_spu_schema::server::fetch_offset::FetchOffsetsRequest;
 use fluvio_spu_schema::server::stream_fetch::DefaultStreamFetchRequest;
-use fluvio_spu_schema::server::update_offset::{OffsetUpdate, UpdateOffsetsRequest};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::Mutex;
 
-use super::config::{Compression, FluvioSettings, Lookback, TopicSettings, Transform};
+use super::config::{FluvioSettings, TopicSettings};
 use crate::source::Retained;
+use answers::Answers;
+use spec::{invocation, topic_spec};
+
+pub use fault::Fault;
 
 /// How long an answer may take, connecting included.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -48,101 +49,8 @@ const MAX_BYTES: u32 = 1_000_000;
 /// larger than an answer may be, so this is the most that its producers send at once.
 const MAX_BYTES_TRANSFORMED: u32 = 32 << 20;
 
-const LOOK_AT_TRANSFORMS: &str = "Look at `transforms`: the SmartModule, and what stands under its `with`";
-
 /// Batches of one partition as the client streams them, in order.
 pub type Batches = BoxStream<'static, Result<Batch, ErrorCode>>;
-
-/// Why the cluster did not do what it was asked.
-#[derive(Debug)]
-pub enum Fault {
-    /// It may do it later.
-    Passing(String),
-    /// There is no such topic.
-    NoTopic,
-    /// The offset asked for is not there, or not any more.
-    OutOfRange,
-    /// The next batch does not fit into an answer.
-    TooSmall,
-    /// The operator must act.
-    Refused {
-        /// What was refused, in words that hold nothing of a record.
-        reason: String,
-        /// What the operator can do.
-        remedy: &'static str,
-    },
-}
-
-impl Fault {
-    fn passing(error: impl std::fmt::Display) -> Self {
-        Self::Passing(error.to_string())
-    }
-
-    /// What follows from an error code of the cluster. Says nothing of a record: the text that the client
-    /// makes of a SmartModule's error holds the record's key and value.
-    pub fn of(code: &ErrorCode) -> Self {
-        match code {
-            ErrorCode::OffsetOutOfRange | ErrorCode::OffsetEvicted { .. } => Self::OutOfRange,
-            ErrorCode::MessageTooLarge => Self::TooSmall,
-            ErrorCode::TopicNotFound | ErrorCode::TopicDeleted => Self::NoTopic,
-            ErrorCode::PermissionDenied => Self::Refused {
-                reason: "permission denied".to_owned(),
-                remedy: "Look at the profile's certificate and the cluster's policy: the connector reads topics and \
-                         partitions, and consumes",
-            },
-            ErrorCode::SmartModuleRuntimeError(error) => Self::Refused {
-                reason: format!(
-                    "a transform failed at offset {} (its words may quote the record, so they are left out)",
-                    error.offset
-                ),
-                remedy: "Try the record with `fluvio consume` and the SmartModule, then mend one of the two",
-            },
-            ErrorCode::SmartModuleNotFound { name } => Self::Refused {
-                reason: format!("there is no SmartModule {name}"),
-                remedy: "Load it (fluvio hub sm download, or fluvio sm create), or mend `transforms`",
-            },
-            ErrorCode::SmartModuleInvalid { .. }
-            | ErrorCode::SmartModuleInvalidExports { .. }
-            | ErrorCode::SmartModuleMemoryLimitExceeded { .. } => {
-                Self::Refused { reason: code.to_string(), remedy: LOOK_AT_TRANSFORMS }
-            }
-            // Their words may quote a parameter or a record.
-            ErrorCode::SmartModuleChainInitError(_)
-            | ErrorCode::SmartModuleInitError(_)
-            | ErrorCode::SmartModuleLookBackError(_)
-            | ErrorCode::SmartModuleError => {
-                let reason = "the cluster cannot start the transforms; the SPU's log says why".to_owned();
-                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
-            }
-            ErrorCode::Other(text) if text.starts_with("SmartModule err") => {
-                let reason = "a transform broke off; the SPU's log says why".to_owned();
-                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
-            }
-            ErrorCode::CompressionError => Self::Refused {
-                reason: "a batch cannot be decompressed".to_owned(),
-                remedy: "Look at the SPU's storage, and at what produced the batch",
-            },
-            other => Self::passing(other),
-        }
-    }
-
-    fn of_fluvio(error: &FluvioError) -> Self {
-        match error {
-            FluvioError::TopicNotFound(_) => Self::NoTopic,
-            other => Self::passing(other),
-        }
-    }
-
-    fn of_any(error: &anyhow::Error) -> Self {
-        if let Some(code) = error.downcast_ref::<ErrorCode>() {
-            Self::of(code)
-        } else if let Some(error) = error.downcast_ref::<FluvioError>() {
-            Self::of_fluvio(error)
-        } else {
-            Self::passing(error)
-        }
-    }
-}
 
 /// A consumer of one topic. Cheap to clone; all clones share its connections.
 #[derive(Clone)]
@@ -179,17 +87,6 @@ struct Session {
     id: u32,
 }
 
-/// The answers to one streaming request, taken apart into batches.
-struct Answers {
-    line: Line,
-    answers: AsyncResponse<DefaultStreamFetchRequest>,
-    batches: VecDeque<Batch<RawRecords>>,
-    /// The session under which the first answer came.
-    id: Option<u32>,
-    /// An error that comes after the batches.
-    failed: Option<ErrorCode>,
-}
-
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer")
@@ -208,75 +105,6 @@ impl Line {
     fn serial(&self) -> VersionedSerialSocket {
         VersionedSerialSocket::new(Arc::clone(&self.socket), Arc::clone(&self.config), self.versions.clone())
     }
-}
-
-impl Answers {
-    async fn open(line: Line, request: DefaultStreamFetchRequest) -> Result<Self, Fault> {
-        let version = line.versions.lookup_version::<DefaultStreamFetchRequest>();
-        let request = line.serial().new_request(request, version);
-        // The cluster sends one answer ahead of what was acknowledged.
-        let answers = line.socket.create_stream(request, 4).await.map_err(Fault::passing)?;
-        Ok(Self { line, answers, batches: VecDeque::new(), id: None, failed: None })
-    }
-
-    /// The next batch, or why there is none; `None` when the stream has ended.
-    async fn next(&mut self, consumer: &Consumer, partition: u32) -> Option<Result<Batch, ErrorCode>> {
-        loop {
-            if let Some(batch) = self.batches.pop_front() {
-                // The client's own error text names the codec only.
-                return Some(Batch::try_from(batch).map_err(|_| ErrorCode::CompressionError));
-            }
-            if let Some(code) = self.failed.take() {
-                return Some(Err(code));
-            }
-            let answer = match self.answers.next().await? {
-                Ok(answer) => answer,
-                Err(error) => return Some(Err(ErrorCode::Other(error.to_string()))),
-            };
-            let is_open = answer.partition.error_code == ErrorCode::None;
-            if is_open && self.id.replace(answer.stream_id).is_none() {
-                let session = Session { line: self.line.clone(), id: answer.stream_id };
-                consumer.shared.sessions.lock().await.insert(partition, session);
-            }
-            if let Err(code) = self.take(answer.partition).await {
-                return Some(Err(code));
-            }
-        }
-    }
-
-    /// Takes the batches of an answer, and asks for what follows them.
-    ///
-    /// An answer is cut off where its bytes are used up, often in the middle of a batch. The client's own
-    /// stream takes such a batch for a shorter one and goes on behind it, which loses its last records.
-    async fn take(
-        &mut self,
-        answer: FetchablePartitionResponse<RecordSet<RawRecords>>,
-    ) -> Result<(), ErrorCode> {
-        let FetchablePartitionResponse { error_code, next_filter_offset, records, .. } = answer;
-        let came = !records.batches.is_empty();
-        self.batches.extend(records.batches.into_iter().take_while(is_whole));
-        let next = match self.batches.back() {
-            _ if error_code != ErrorCode::None => None,
-            Some(last) => Some(last.get_last_offset() + 1),
-            None if came => return Err(ErrorCode::MessageTooLarge),
-            None => (next_filter_offset > 0).then_some(next_filter_offset),
-        };
-        if let (Some(offset), Some(session_id)) = (next, self.id) {
-            let request = UpdateOffsetsRequest::new(vec![OffsetUpdate { offset, session_id }]);
-            let told = tokio::time::timeout(ANSWER, self.line.serial().send_receive(request)).await;
-            told.map_err(|_| ErrorCode::Other("the SPU does not answer".to_owned()))?
-                .map_err(|error| ErrorCode::Other(error.to_string()))?;
-        }
-        self.failed = error_code.is_error().then_some(error_code);
-        Ok(())
-    }
-}
-
-/// Whether all bytes of the batch came.
-fn is_whole(batch: &Batch<RawRecords>) -> bool {
-    let schema = if batch.header.has_schema() { size_of::<u32>() } else { 0 };
-    usize::try_from(batch.batch_len())
-        .is_ok_and(|size| size == BATCH_HEADER_SIZE + schema + batch.records().0.len())
 }
 
 impl Consumer {
@@ -540,40 +368,4 @@ impl Consumer {
         config.set_addr(address);
         Line::open(config).await
     }
-}
-
-fn invocation(transform: &Transform) -> SmartModuleInvocation {
-    let lookback = transform
-        .lookback
-        .map(|Lookback { last, age }| fluvio_smartmodule::dataplane::smartmodule::Lookback { last, age });
-    SmartModuleInvocation {
-        wasm: SmartModuleInvocationWasm::Predefined(transform.uses.clone()),
-        kind: SmartModuleKind::Generic(Default::default()),
-        params: SmartModuleExtraParams::new(transform.with.clone(), lookback),
-        name: Some(transform.uses.clone()),
-    }
-}
-
-fn topic_spec(topic: &TopicSettings) -> TopicSpec {
-    let mut spec =
-        TopicSpec::new_computed(topic.partitions, topic.replication, Some(topic.ignore_rack_assignment));
-    if let Some(retention) = topic.retention {
-        let time_in_seconds = u32::try_from(retention.as_secs()).unwrap_or(u32::MAX);
-        spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy { time_in_seconds }));
-    }
-    if topic.segment_size.is_some() || topic.max_partition_size.is_some() {
-        let (segment_size, max_partition_size) = (topic.segment_size, topic.max_partition_size);
-        spec.set_storage(TopicStorageConfig { segment_size, max_partition_size });
-    }
-    if let Some(compression) = topic.compression {
-        spec.set_compression_type(match compression {
-            Compression::Any => CompressionAlgorithm::Any,
-            Compression::None => CompressionAlgorithm::None,
-            Compression::Gzip => CompressionAlgorithm::Gzip,
-            Compression::Snappy => CompressionAlgorithm::Snappy,
-            Compression::Lz4 => CompressionAlgorithm::Lz4,
-            Compression::Zstd => CompressionAlgorithm::Zstd,
-        });
-    }
-    spec
 }

@@ -49,6 +49,12 @@ fn with_transforms(lines: &str) -> String {
 }
 
 #[test]
+fn the_sample_that_cdk_test_runs_reads_from_fluvio() {
+    let settings = read(include_str!("../../../sample-config.yaml")).unwrap();
+    assert!(fluvio(&settings).create_topic);
+}
+
+#[test]
 fn without_a_source_the_topic_of_meta_is_read_from_fluvio() {
     let settings = read(FLUVIO).unwrap();
     let expected = FluvioSettings {

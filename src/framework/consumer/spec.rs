@@ -1,0 +1,46 @@
+//! What the configuration says of transforms and of a new topic, in the client's types.
+
+use fluvio::metadata::topic::{
+    CleanupPolicy, CompressionAlgorithm, SegmentBasedPolicy, TopicSpec, TopicStorageConfig,
+};
+use fluvio::{SmartModuleExtraParams, SmartModuleInvocation, SmartModuleInvocationWasm, SmartModuleKind};
+
+use crate::framework::config::{Compression, Lookback, TopicSettings, Transform};
+
+/// A transform as the cluster is told of it.
+pub(super) fn invocation(transform: &Transform) -> SmartModuleInvocation {
+    let lookback = transform
+        .lookback
+        .map(|Lookback { last, age }| fluvio_smartmodule::dataplane::smartmodule::Lookback { last, age });
+    SmartModuleInvocation {
+        wasm: SmartModuleInvocationWasm::Predefined(transform.uses.clone()),
+        kind: SmartModuleKind::Generic(Default::default()),
+        params: SmartModuleExtraParams::new(transform.with.clone(), lookback),
+        name: Some(transform.uses.clone()),
+    }
+}
+
+/// A topic as the cluster is asked to make it.
+pub(super) fn topic_spec(topic: &TopicSettings) -> TopicSpec {
+    let mut spec =
+        TopicSpec::new_computed(topic.partitions, topic.replication, Some(topic.ignore_rack_assignment));
+    if let Some(retention) = topic.retention {
+        let time_in_seconds = u32::try_from(retention.as_secs()).unwrap_or(u32::MAX);
+        spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy { time_in_seconds }));
+    }
+    if topic.segment_size.is_some() || topic.max_partition_size.is_some() {
+        let (segment_size, max_partition_size) = (topic.segment_size, topic.max_partition_size);
+        spec.set_storage(TopicStorageConfig { segment_size, max_partition_size });
+    }
+    if let Some(compression) = topic.compression {
+        spec.set_compression_type(match compression {
+            Compression::Any => CompressionAlgorithm::Any,
+            Compression::None => CompressionAlgorithm::None,
+            Compression::Gzip => CompressionAlgorithm::Gzip,
+            Compression::Snappy => CompressionAlgorithm::Snappy,
+            Compression::Lz4 => CompressionAlgorithm::Lz4,
+            Compression::Zstd => CompressionAlgorithm::Zstd,
+        });
+    }
+    spec
+}
