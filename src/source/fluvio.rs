@@ -1,7 +1,7 @@
 //! Records from a Fluvio topic.
 //!
-//! One task reads each partition ([`reader`]), from the offset that it was told and on its own stream; a
-//! fault of one is none of the others'. One more finds partitions ([`watch`]), one tells Fluvio how far
+//! One task reads each partition (`fluvio/reader.rs`), from the offset that it was told and on its own stream; a
+//! fault of one is none of the others'. One more finds partitions (`fluvio/watch.rs`), one tells Fluvio how far
 //! the consumer is. There is no group: a partition is never taken away, only given.
 //!
 //! Invariant: a partition has at most one reader, the one of its latest `begin`.

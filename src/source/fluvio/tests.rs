@@ -459,7 +459,7 @@ async fn a_log_that_stays_shorter_than_what_was_read_ends_the_source() {
     drop(stream);
     match stage.failure().await {
         SourceError::OutOfRange { wanted: 5, cause, .. } => {
-            assert!(cause.contains("created again"), "{cause}")
+            assert!(cause.contains("created again"), "{cause}");
         }
         other => panic!("{other}"),
     }

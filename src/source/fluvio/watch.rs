@@ -137,7 +137,7 @@ pub(super) async fn announce<C: Cluster>(desk: Arc<Desk<C>>, partition: Partitio
             Err(fault @ Fault::Refused { .. }) => return desk.say(Err(refusal(fault, partition.topic()))),
             // A topic that is gone is the watch's to notice.
             Err(fault) => {
-                tracing::debug!(%partition, ?fault, "the cluster does not say what it holds; asking again")
+                tracing::debug!(%partition, ?fault, "the cluster does not say what it holds; asking again");
             }
         }
         tokio::time::sleep(rests.next().unwrap_or(LONGEST_PAUSE)).await;
