@@ -37,6 +37,11 @@ use reader::Reader;
 /// What the tasks say.
 type Event = Result<SourceEvent, SourceError>;
 
+/// When a partition is announced again, it is because what the cluster said did not fit what is stored, or
+/// because somebody else took it. A leader that has just started needs a while to know how much of its log is
+/// committed.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
+
 /// How long a question that could not be answered rests, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -173,7 +178,7 @@ impl<C: Cluster> Source for FluvioSource<C> {
     }
 
     fn announce(&mut self, partition: &Partition) {
-        let asking = watch::announce(Arc::clone(&self.desk), partition.clone());
+        let asking = watch::announce(Arc::clone(&self.desk), partition.clone(), SECOND_LOOK);
         self.at_work.insert(partition.clone(), spawn(asking));
     }
 

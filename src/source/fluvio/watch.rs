@@ -13,12 +13,21 @@ use crate::source::{Partition, SourceError, SourceEvent};
 
 /// How often new partitions are looked for.
 const LOOK: Duration = Duration::from_secs(10);
+/// How soon a topic is looked for that has just been created.
+const CREATED: Duration = Duration::from_millis(100);
 
 /// Announces every partition that is to be read, as soon as there is one. Ends only with an error, which
 /// it leaves with the source.
 pub(super) async fn partitions<C: Cluster>(desk: Arc<Desk<C>>) {
-    let error =
-        Watch { desk: &desk, known: BTreeSet::new(), asking: JoinSet::new(), missed: false }.run().await;
+    let error = Watch {
+        desk: &desk,
+        known: BTreeSet::new(),
+        asking: JoinSet::new(),
+        missed: false,
+        unanswered: false,
+    }
+    .run()
+    .await;
     desk.say(Err(error));
 }
 
@@ -28,6 +37,8 @@ struct Watch<'a, C> {
     asking: JoinSet<()>,
     /// The topic was not there when it was looked for last.
     missed: bool,
+    /// The cluster did not answer when it was asked last.
+    unanswered: bool,
 }
 
 impl<C: Cluster> Watch<'_, C> {
@@ -35,19 +46,24 @@ impl<C: Cluster> Watch<'_, C> {
         let mut rests = pauses();
         loop {
             let rest = match self.look().await {
-                Ok(()) => {
+                Ok(rest) => {
                     rests = pauses();
-                    if self.desk.note(None, None) {
+                    self.desk.note(None, None);
+                    if std::mem::take(&mut self.unanswered) {
                         tracing::info!("the Fluvio cluster answers again");
                     }
-                    LOOK
+                    rest
                 }
                 Err(Fault::Passing(what)) => {
-                    if self.desk.note(None, Some(what.clone())) {
+                    if !std::mem::replace(&mut self.unanswered, true) {
                         tracing::warn!(
                             what,
                             "the Fluvio cluster does not say what the topic is; asking again"
                         );
+                    }
+                    // The partitions that are known are read all the same.
+                    if self.known.is_empty() {
+                        self.desk.note(None, Some(what));
                     }
                     rests.next().unwrap_or(LONGEST_PAUSE)
                 }
@@ -57,7 +73,8 @@ impl<C: Cluster> Watch<'_, C> {
         }
     }
 
-    async fn look(&mut self) -> Result<(), Fault> {
+    /// Announces what is new. Returns when to look again.
+    async fn look(&mut self) -> Result<Duration, Fault> {
         let settings = &self.desk.settings;
         let Some(count) = self.desk.cluster.partition_count().await? else {
             if self.known.is_empty() && settings.create_topic {
@@ -67,7 +84,7 @@ impl<C: Cluster> Watch<'_, C> {
                     "creating the topic"
                 );
                 self.desk.cluster.create_topic(&settings.topic).await?;
-                return Err(Fault::Passing("the topic has just been created".to_owned()));
+                return Ok(CREATED);
             }
             // A controller that has just started may not know its topics yet.
             if !self.known.is_empty() && !std::mem::replace(&mut self.missed, true) {
@@ -95,10 +112,10 @@ impl<C: Cluster> Watch<'_, C> {
             if self.known.insert(number) {
                 let partition =
                     Partition::new(settings.topic.name.as_str(), i32::try_from(number).unwrap_or(i32::MAX));
-                self.asking.spawn(announce(Arc::clone(self.desk), partition));
+                self.asking.spawn(announce(Arc::clone(self.desk), partition, Duration::ZERO));
             }
         }
-        Ok(())
+        Ok(LOOK)
     }
 
     fn refusal(&self, fault: Fault) -> SourceError {
@@ -128,8 +145,9 @@ pub(super) fn refusal(fault: Fault, topic: &str) -> SourceError {
     }
 }
 
-/// Asks what the cluster holds of a partition until it says so, and announces it.
-pub(super) async fn announce<C: Cluster>(desk: Arc<Desk<C>>, partition: Partition) {
+/// Asks what the cluster holds of a partition, after a while, until it says so, and announces it.
+pub(super) async fn announce<C: Cluster>(desk: Arc<Desk<C>>, partition: Partition, after: Duration) {
+    tokio::time::sleep(after).await;
     let mut rests = pauses();
     loop {
         match desk.cluster.retained(number_of(&partition)).await {
