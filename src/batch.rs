@@ -203,9 +203,9 @@ impl Batch {
         self.charges.extend(charge);
     }
 
-    /// Takes note that the batch covers `record`, and says under which span. `from` is the offset
-    /// stored for the partition, used when the batch meets it for the first time.
-    fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> usize {
+    /// Moves the position over what the source has left out, up to `next_offset`. `timestamp` is that of the
+    /// record before. Says under which span.
+    pub fn pass(&mut self, at: &Place<'_>, next_offset: i64, timestamp: Option<i64>) -> usize {
         let known =
             self.spans.iter().rposition(|span| span.partition == *at.partition && span.tenure == at.tenure);
         let index = known.unwrap_or_else(|| {
@@ -219,9 +219,15 @@ impl Batch {
             self.dropped.push(false);
             self.spans.len() - 1
         });
-        debug_assert!(record.offset >= self.spans[index].to, "offsets of a partition rise");
-        self.spans[index].to = record.offset + 1;
-        self.spans[index].last_timestamp = record.timestamp;
+        debug_assert!(next_offset > self.spans[index].to, "offsets of a partition rise");
+        self.spans[index].to = next_offset;
+        self.spans[index].last_timestamp = timestamp;
+        index
+    }
+
+    /// Takes note that the batch covers `record`, and says under which span.
+    fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> usize {
+        let index = self.pass(at, record.offset + 1, record.timestamp);
         self.records += 1;
         self.timestamps.extend(record.timestamp);
         self.source_bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);

@@ -179,6 +179,7 @@ impl Gatherer {
         if held.tenure != run.tenure() {
             return Ok(());
         }
+        let passed = run.passed();
         for record in run.records() {
             if record.offset < held.next_offset {
                 held.check_witness(partition, &record)?;
@@ -205,6 +206,15 @@ impl Gatherer {
                     return Ok(());
                 }
             }
+        }
+        if let Some((next_offset, timestamp)) = passed.filter(|(next, _)| *next > held.next_offset) {
+            self.batch.pass(
+                &Place { partition, tenure: held.tenure, stored: held.next_offset },
+                next_offset,
+                timestamp,
+            );
+            self.opened.get_or_insert_with(Instant::now);
+            self.held.insert(partition.clone(), Held { next_offset, witness: None, ..held });
         }
         Ok(())
     }

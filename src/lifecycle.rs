@@ -162,7 +162,9 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
                 }
                 // The configuration refuses it before.
                 #[cfg(not(feature = "fluvio"))]
-                SourceSettings::Fluvio(_) => Err(SourceError::Gone("this build has no Fluvio".to_owned())),
+                SourceSettings::Fluvio(_) => {
+                    Err(crate::source::SourceError::Gone("this build has no Fluvio".to_owned()))
+                }
             };
             begun.unwrap_or_else(|error| (true, Err(error.into())))
         }
@@ -210,7 +212,6 @@ fn join<S: Source>(
         batch: settings.batch,
         tolerance: settings.tolerance,
         start: settings.source.start(),
-        exact_offsets: settings.source.has_exact_offsets(),
     };
     Pipeline::new(source, writers, router, pipeline_settings, monitor)
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Takes embedding records from Kafka or Fluvio into PostgreSQL with pgvector, exactly once.
 ///
-/// Without a subcommand it runs until it gets SIGTERM or SIGINT. It then finishes what it has
+/// Without a subcommand it runs until it gets SIGTERM, SIGINT or SIGHUP. It then finishes what it has
 /// taken, within shutdown-timeout; a second signal ends it at once.
 ///
 /// Exit codes: 0 clean stop, 1 failed, 2 wrong arguments, 78 bad configuration. Logs go to standard error; RUST_LOG
@@ -135,11 +135,14 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fluvio's client tells of every connection, and at the level trace it shows whole records. The one is told
-    // to those who ask for it by name, the other to nobody.
+    // Fluvio's client tells of every connection, and at the level trace it shows whole records; its engine shows
+    // those that a transform fails on. The one is told to those who ask for it by name, the others to nobody.
     let asked = std::env::var("RUST_LOG").is_ok_and(|directives| directives.contains("fluvio"));
     let most = if asked { Level::DEBUG } else { Level::WARN };
-    let is_for_all = filter_fn(move |line| !line.target().starts_with("fluvio") || *line.level() <= most);
+    let is_for_all = filter_fn(move |line| {
+        let target = line.target();
+        !target.starts_with("fluvio") || (*line.level() <= most && !target.starts_with("fluvio_smartengine"))
+    });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter).with(is_for_all);
     match format {

@@ -31,8 +31,6 @@ pub(crate) struct PipelineSettings {
     pub(crate) batch: BatchSettings,
     pub(crate) tolerance: Tolerance,
     pub(crate) start: StartAt,
-    /// Whether a record that is read again has the offset that it had before.
-    pub(crate) exact_offsets: bool,
 }
 
 /// A running pipeline.
@@ -211,8 +209,7 @@ impl<S: Source> Pipeline<S> {
         self.monitor.begins(partition, tenure, next_offset, retained.end);
         // The last record that was written is read once more, as long as it exists: it bears witness
         // that this is still the same log.
-        let witness =
-            last_timestamp.filter(|_| self.settings.exact_offsets && retained.earliest < next_offset);
+        let witness = last_timestamp.filter(|_| retained.earliest < next_offset);
         let from = if witness.is_some() { next_offset - 1 } else { next_offset };
         let partition_name = partition.clone();
         self.send(partition, LaneInput::Begin { partition: partition_name, tenure, next_offset, witness });

@@ -99,6 +99,7 @@ async fn the_document_tells_all_that_was_done_and_nothing_of_what_was_written() 
     assert_eq!(told["consumer"]["records"], 502);
     assert_eq!(told["producer_connector"]["records"], 0);
     assert_eq!(told["producer_client"]["bytes"], 0);
+    assert_eq!(told["smartmodules"], serde_json::json!({}));
     let sink = &told["sink"];
     assert_eq!((&sink["connector"], &sink["pid"]), (&connector.name().into(), &process.id().into()));
     assert_eq!((&sink["received"]["records"], &sink["settled"]["records"]), (&502.into(), &502.into()));
@@ -291,7 +292,7 @@ async fn a_database_slower_than_the_topic_is_told_as_paused_with_a_lag_that_grow
 }
 
 #[tokio::test]
-async fn of_two_connectors_with_one_socket_the_first_keeps_it_and_both_write() {
+async fn of_two_connectors_with_one_socket_the_first_keeps_it_until_it_ends_and_both_write() {
     let (mut first, _first_database, _first_topic) = plain().await;
     let (mut second, database, topic) = plain().await;
     let socket = std::env::temp_dir().join(format!("es-both-{}.sock", std::process::id()));
@@ -311,9 +312,22 @@ async fn of_two_connectors_with_one_socket_the_first_keeps_it_and_both_write() {
         errors.contains(&format!("the connector {} answers, not {}", first.name(), second.name())),
         "{errors}"
     );
-    other.stop().await;
     assert_eq!(document(&socket).await.unwrap()["sink"]["connector"], first.name());
     keeper.stop().await;
+    other.logs(1, "monitoring is served").await;
+    assert_eq!(document(&socket).await.unwrap()["sink"]["connector"], second.name());
+    assert_eq!(other.lines_with("monitoring is not served:").len(), 1, "once, however often it is tried");
+
+    fs::remove_file(&socket).unwrap();
+    other.logs(2, "monitoring is served").await;
+    assert_eq!(document(&socket).await.unwrap()["sink"]["connector"], second.name());
+    assert_eq!(other.lines_with("the monitoring socket is gone from its path").len(), 1);
+    // A hangup drains too, unless whoever runs the tests has them ignore it, as nohup does.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let hangup_is_ignored = u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1;
+    other.signal(if hangup_is_ignored { "TERM" } else { "HUP" });
+    other.ends_with(0).await;
     assert!(!socket.exists());
 }
 
@@ -349,6 +363,8 @@ async fn status_says_who_does_not_answer_and_survives_a_reader_that_goes_away() 
     assert!(status(&connector, &socket, &["--json"], 3).await.0.is_empty());
     let (metrics, _) = status(&connector, &socket, &["--prometheus"], 3).await;
     assert!(metrics.ends_with("embedsink_up 0\n"), "{metrics}");
+    let folder = std::env::temp_dir();
+    assert!(status(&connector, &folder, &[], 3).await.1.contains("no socket"));
     status(&connector, &socket, &["--json", "--prometheus"], 2).await;
     status(&connector, &socket, &["--config", "no/such/file.yaml"], 78).await;
 

@@ -13,13 +13,12 @@ use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
 use crate::target;
 
-/// Runs the connector until a signal, or until it fails. Returns the exit code.
+/// Runs the connector until SIGTERM, SIGINT or SIGHUP, or until it fails. Returns the exit code.
 ///
 /// # Errors
 /// When the process cannot listen for signals.
 pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
-    let mut signals =
-        Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    let mut signals = Signals::listen()?;
     let settings = match load(config, secrets) {
         Ok(settings) => settings,
         Err(error) => return Ok(report_failure(&error)),
@@ -96,18 +95,42 @@ fn load(config: &Path, secrets: Option<&Path>) -> Result<Settings, ConnectorErro
     Ok(settings)
 }
 
+/// The signals on which it drains. SIGHUP is one: a terminal that is closed must not cut a batch off.
 struct Signals {
     term: Signal,
     int: Signal,
+    /// `None` under `nohup`: to listen would undo that.
+    hup: Option<Signal>,
 }
 
 impl Signals {
+    fn listen() -> io::Result<Self> {
+        let hup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup })
+    }
+
     async fn next(&mut self) -> &'static str {
+        let Self { term, int, hup } = self;
+        let hangup = async {
+            match hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
         }
     }
+}
+
+/// Whether whoever started this process wants hangups ignored. Only Linux says so.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Bit 0 is signal 1, SIGHUP.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn log_start(settings: &Settings) {

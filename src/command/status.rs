@@ -4,6 +4,7 @@ mod prometheus;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::run::report_failure;
 use crate::config::Settings;
 use crate::error::ConnectorError;
 use crate::framework::monitoring::{self, Document};
+use crate::monitoring::Phase;
 
 /// Exit code: it runs, but is not healthy.
 const NOT_HEALTHY: u8 = 1;
@@ -55,9 +57,32 @@ pub struct StatusOptions {
 }
 
 /// An answer: the bytes as they came, and what they say.
+#[derive(Debug)]
 struct Answer {
     bytes: Vec<u8>,
     document: Document,
+    /// The word for a phase that only a later version knows. The document then says that it is starting.
+    later: Option<String>,
+}
+
+impl Answer {
+    fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        if let Ok(document) = serde_json::from_slice(&bytes) {
+            return Some(Self { bytes, document, later: None });
+        }
+        // Perhaps it is only the phase that is not understood: something runs there all the same.
+        let mut value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let phase = value.pointer_mut("/health/phase")?;
+        let later = Some(phase.as_str()?.to_owned());
+        *phase = Phase::Starting.as_str().into();
+        let document = serde_json::from_value(value).ok()?;
+        Some(Self { bytes, document, later })
+    }
+
+    /// `None` for a phase that only a later version knows.
+    fn phase(&self) -> Option<Phase> {
+        self.later.is_none().then_some(self.document.report.health.phase)
+    }
 }
 
 /// Prints how the connector is. Returns the exit code: 0 healthy, 1 not healthy, 3 not running, 78 for a bad
@@ -110,7 +135,7 @@ async fn look(path: &Path, name: Option<&str>, options: &StatusOptions) -> io::R
         _ => Ok(answer),
     });
     let code = match &answer {
-        Ok(answer) if answer.document.report.health.phase.is_healthy() => 0,
+        Ok(answer) if answer.phase().is_some_and(Phase::is_healthy) => 0,
         Ok(_) => NOT_HEALTHY,
         Err(_) => NOT_RUNNING,
     };
@@ -121,9 +146,11 @@ async fn look(path: &Path, name: Option<&str>, options: &StatusOptions) -> io::R
     let is_terminal = out.is_terminal();
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match (&answer, options.form) {
-        (Ok(answer), Form::Table) => table::render(&answer.document, colour).into_bytes(),
+        (Ok(answer), Form::Table) => {
+            table::render(&answer.document, answer.later.as_deref(), colour).into_bytes()
+        }
         (Ok(answer), Form::Json) => [answer.bytes.as_slice(), b"\n"].concat(),
-        (Ok(answer), Form::Prometheus) => prometheus::render(&answer.document)?.into_bytes(),
+        (Ok(answer), Form::Prometheus) => prometheus::render(&answer.document, answer.phase())?.into_bytes(),
         (Err(_), Form::Prometheus) => prometheus::render_absence(name)?.into_bytes(),
         (Err(_), _) => Vec::new(),
     };
@@ -149,14 +176,14 @@ async fn look(path: &Path, name: Option<&str>, options: &StatusOptions) -> io::R
 async fn ask(path: &Path) -> Result<Answer, String> {
     let asked = tokio::time::timeout(PATIENCE, async {
         loop {
-            let mut bytes = Vec::new();
-            let stream = UnixStream::connect(path).await?;
-            // One that has too many clients closes without a word, or in the middle of ours.
-            match stream.take(MOST_BYTES).read_to_end(&mut bytes).await {
-                Ok(_) if !bytes.is_empty() => return Ok(bytes),
+            // One that has too many clients lets nobody in, or closes without a word, or in the middle of it.
+            match read_all(path).await {
+                Ok(bytes) if !bytes.is_empty() => return Ok(bytes),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-                Err(error) => return Err(error),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset => {}
+                    _ => return Err(error),
+                },
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
@@ -166,6 +193,9 @@ async fn ask(path: &Path) -> Result<Answer, String> {
         Ok(Err(error)) => {
             return Err(match error.kind() {
                 io::ErrorKind::NotFound => "no connector is running: there is no such socket".to_owned(),
+                io::ErrorKind::ConnectionRefused if is_no_socket(path) => {
+                    "no connector is running: what is there is no socket".to_owned()
+                }
                 io::ErrorKind::ConnectionRefused => {
                     "no connector is running: the socket is left from one that was killed".to_owned()
                 }
@@ -177,9 +207,22 @@ async fn ask(path: &Path) -> Result<Answer, String> {
         }
         Err(_) => return Err(format!("no answer within {} s", PATIENCE.as_secs())),
     };
-    match serde_json::from_slice(&bytes) {
-        Ok(document) => Ok(Answer { bytes, document }),
-        // The text of the error could quote what somebody else has sent.
-        Err(_) => Err("what answers is not embedsink, or not this version of it".to_owned()),
-    }
+    // The text of the parser's error could quote what somebody else has sent.
+    Answer::from_bytes(bytes)
+        .ok_or_else(|| "what answers is not embedsink, or not this version of it".to_owned())
 }
+
+/// What the other side sends until it closes.
+async fn read_all(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    UnixStream::connect(path).await?.take(MOST_BYTES).read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Whether something else than a socket is there: files and folders refuse a connection too.
+fn is_no_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use super::problem::Report;
 use super::section::Section;
 use super::topic::Topic;
 use super::transforms;
-use crate::framework::config::{FluvioSettings, StartAt};
+use crate::framework::config::FluvioSettings;
 
 /// Reads the source. `meta` is the section that `read` has been made of, when there is one.
 pub(super) fn read(
@@ -38,15 +38,6 @@ pub(super) fn read(
     };
     let consumer = meta.and_then(|meta| consumer::read(meta, read.name.as_deref(), report));
     let transforms = transforms::read(root, report);
-    if let (Some(consumer), Some(field)) = (&consumer, root.get("transforms"))
-        && !matches!(consumer.start, StartAt::Beginning | StartAt::End)
-        && transforms.as_ref().is_some_and(|transforms| !transforms.is_empty())
-    {
-        let what = "contradicts the offset in `meta.consumer.offset.start`: what transforms leave has no offsets of \
-                    its own, so records would be missed";
-        report.add(field.key_at, &field.path, what, "start at `beginning` or `end`");
-        return None;
-    }
     Some(FluvioSettings {
         topic: topic?,
         create_topic: create_topic?,

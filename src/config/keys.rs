@@ -21,6 +21,17 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "the connector leaves to the cluster which server keeps which partition",
         "create the topic with `fluvio topic create --config`, and remove this; or give `count` and `replication`",
     ),
+    (
+        "meta.create-topic",
+        "whether the topic is created stands with the source",
+        "move it to `embedsink.source.fluvio.create-topic`",
+    ),
+    (
+        "transforms.*.lookback",
+        "what a SmartModule remembers of earlier records would be another thing after each restart, and so would the rows",
+        "remove it",
+    ),
+    ("transforms.*.invoke", "the connector runs a SmartModule as what it is", "remove it"),
     ("embedsink.sink.lancedb", "this build has no LanceDB target", "name `embedsink.sink.postgres`"),
 ];
 const CONSUMER: &str = "a consumer block belongs under `meta`, and nothing would read it here";

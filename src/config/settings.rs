@@ -46,15 +46,6 @@ impl SourceSettings {
             Self::Fluvio(fluvio) => fluvio.consumer.start,
         }
     }
-
-    /// Whether a record that is read again has the offset that it had before. What a Fluvio transform
-    /// leaves of a topic is numbered anew each time.
-    pub fn has_exact_offsets(&self) -> bool {
-        match self {
-            Self::Kafka(_) => true,
-            Self::Fluvio(fluvio) => fluvio.transforms.is_empty(),
-        }
-    }
 }
 
 /// How to read from Kafka.

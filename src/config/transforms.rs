@@ -1,22 +1,12 @@
-//! `transforms`: the SmartModules that a Fluvio cluster applies before the connector sees a record.
+//! `transforms`: the SmartModules that records of a Fluvio topic go through.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::field::{Field, Key};
 use super::node::{Kind, Value};
 use super::problem::Report;
-use super::quantity::Limits;
 use super::section::Section;
-use crate::framework::config::{Lookback, Transform};
-
-const LAST: Limits<u64> =
-    Limits { least: 0, most: u32::MAX as u64, why: "the SmartModule sees this many records first" };
-const AGE: Limits<Duration> = Limits {
-    least: Duration::from_millis(1),
-    most: Duration::from_secs(100 * 365 * 86_400),
-    why: "the SmartModule sees records of this age first",
-};
+use crate::framework::config::Transform;
 
 /// Reads the list. None is an empty one.
 pub(super) fn read(root: &Section<'_>, report: &mut Report) -> Option<Vec<Transform>> {
@@ -37,11 +27,7 @@ fn read_step(item: &Field<'_>, report: &mut Report) -> Option<Transform> {
         Some(field) => read_with(field, report),
         None => Some(BTreeMap::new()),
     };
-    let lookback = match step.get("lookback") {
-        Some(field) => read_lookback(field, report).map(Some),
-        None => Some(None),
-    };
-    Some(Transform { uses: uses?.to_owned(), with: with?, lookback: lookback? })
+    Some(Transform { uses: uses?.to_owned(), with: with? })
 }
 
 /// The parameters. A SmartModule takes texts, so anything else is written as JSON.
@@ -92,24 +78,4 @@ fn json(field: &Field<'_>, report: &mut Report) -> Option<serde_json::Value> {
             Some(serde_json::Value::Object(sorted.into_iter().collect()))
         }
     }
-}
-
-fn read_lookback(field: &Field<'_>, report: &mut Report) -> Option<Lookback> {
-    let lookback = Section::open(field.node, &field.path, field.key_at, "transforms.*.lookback", report)?;
-    let (last, age) = (lookback.get("last"), lookback.get("age"));
-    if last.is_none() && age.is_none() {
-        if lookback.is_whole() {
-            field.complain(report, "says neither how many records nor of which age", "give `last` or `age`");
-        }
-        return None;
-    }
-    let last = match last {
-        Some(field) => field.count(&LAST, report),
-        None => Some(0),
-    };
-    let age = match age {
-        Some(field) => field.duration(&AGE, report).map(Some),
-        None => Some(None),
-    };
-    Some(Lookback { last: last?, age: age? })
 }

@@ -19,7 +19,7 @@ pub struct FluvioSettings {
     pub profile: Option<String>,
     /// `meta.consumer`.
     pub consumer: ConsumerSettings,
-    /// `transforms`: SmartModules that the cluster applies, in order.
+    /// `transforms`: SmartModules of the cluster that records go through, in order.
     pub transforms: Vec<Transform>,
 }
 
@@ -108,26 +108,11 @@ pub struct Transform {
     pub uses: String,
     /// Its parameters. A value that is no text is given as JSON. A value may be a secret.
     pub with: BTreeMap<String, String>,
-    /// The records that it sees before the first.
-    pub lookback: Option<Lookback>,
 }
 
 impl fmt::Debug for Transform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let with: BTreeMap<&str, &str> = self.with.keys().map(|name| (name.as_str(), "****")).collect();
-        f.debug_struct("Transform")
-            .field("uses", &self.uses)
-            .field("with", &with)
-            .field("lookback", &self.lookback)
-            .finish()
+        f.debug_struct("Transform").field("uses", &self.uses).field("with", &with).finish()
     }
-}
-
-/// `lookback` of a transform.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lookback {
-    /// At most this many records.
-    pub last: u64,
-    /// None older than this.
-    pub age: Option<Duration>,
 }

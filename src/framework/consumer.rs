@@ -21,9 +21,10 @@ use std::time::Duration;
 use fluvio::dataplane::link::ErrorCode;
 use fluvio::dataplane::record::{Batch, ReplicaKey};
 use fluvio::metadata::partition::PartitionSpec;
+use fluvio::metadata::smartmodule::SmartModuleApiClient;
 use fluvio::metadata::spu::SpuSpec;
 use fluvio::metadata::topic::TopicSpec;
-use fluvio::{FluvioAdmin, FluvioClusterConfig, Isolation, SmartModuleInvocation};
+use fluvio::{FluvioAdmin, FluvioClusterConfig, Isolation};
 use fluvio_socket::{
     ClientConfig, MultiplexerSocket, SharedMultiplexerSocket, VersionedSerialSocket, Versions,
 };
@@ -32,12 +33,13 @@ use fluvio_spu_schema::server::fetch_offset::FetchOffsetsRequest;
 use fluvio_spu_schema::server::stream_fetch::DefaultStreamFetchRequest;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
-use super::config::{FluvioSettings, TopicSettings};
+use super::config::{FluvioSettings, TopicSettings, Transform};
+use super::smartmodule::{Chain, Module};
 use crate::source::Retained;
 use answers::Answers;
-use spec::{invocation, topic_spec};
+use spec::topic_spec;
 
 pub use fault::Fault;
 
@@ -45,9 +47,6 @@ pub use fault::Fault;
 const ANSWER: Duration = Duration::from_secs(10);
 /// One answer's bytes when the configuration says nothing: what the client itself asks for.
 const MAX_BYTES: u32 = 1_000_000;
-/// The same with transforms. A cluster silently skips a produced batch whose transformed records are
-/// larger than an answer may be, so this is the most that its producers send at once.
-const MAX_BYTES_TRANSFORMED: u32 = 32 << 20;
 
 /// Batches of one partition as the client streams them, in order.
 pub type Batches = BoxStream<'static, Result<Batch, ErrorCode>>;
@@ -62,14 +61,15 @@ struct Shared {
     cluster: FluvioClusterConfig,
     topic: String,
     id: String,
-    transforms: Vec<SmartModuleInvocation>,
+    transforms: Vec<Transform>,
+    modules: OnceCell<Vec<Module>>,
     max_bytes: u32,
     admin: Mutex<Option<Arc<FluvioAdmin>>>,
     /// The way to each partition's leader, as far as it is known.
     leaders: Mutex<HashMap<u32, i32>>,
     spus: Mutex<HashMap<i32, Line>>,
     /// The latest stream of each partition. Offsets are reported under its number.
-    sessions: Mutex<HashMap<u32, Session>>,
+    sessions: std::sync::Mutex<HashMap<u32, Session>>,
 }
 
 /// A connection to one SPU, shared by all that talk with it.
@@ -122,23 +122,19 @@ impl Consumer {
                 .ok_or_else(|| format!("the Fluvio client has no profile {profile}"))?,
         };
         cluster.client_id = Some(format!("fluvio_connector_{connector}"));
-        let transformed = !settings.transforms.is_empty();
-        let max_bytes = settings.consumer.max_bytes.unwrap_or(if transformed {
-            MAX_BYTES_TRANSFORMED
-        } else {
-            MAX_BYTES
-        });
+        let max_bytes = settings.consumer.max_bytes.unwrap_or(MAX_BYTES);
         Ok(Self {
             shared: Arc::new(Shared {
                 cluster,
                 topic: settings.topic.name.clone(),
                 id: settings.consumer.id.clone(),
-                transforms: settings.transforms.iter().map(invocation).collect(),
+                transforms: settings.transforms.clone(),
+                modules: OnceCell::new(),
                 max_bytes,
                 admin: Mutex::new(None),
                 leaders: Mutex::default(),
                 spus: Mutex::default(),
-                sessions: Mutex::default(),
+                sessions: std::sync::Mutex::default(),
             }),
         })
     }
@@ -210,7 +206,6 @@ impl Consumer {
                 .fetch_offset(offset)
                 .isolation(Isolation::ReadCommitted)
                 .max_bytes(i32::try_from(max_bytes).unwrap_or(i32::MAX))
-                .smartmodules(self.shared.transforms.clone())
                 .consumer_id(Some(self.shared.id.clone()))
                 .build()
                 .map_err(Fault::passing)?;
@@ -239,17 +234,58 @@ impl Consumer {
             return Ok(());
         }
         // Fluvio takes an offset under the number of a stream that was opened in the consumer's name.
-        let session = self.shared.sessions.lock().await.get(&partition).cloned();
+        let session = self.sessions().get(&partition).cloned();
         let Some(Session { line, id }) = session else {
             return Err(Fault::passing("nothing was read of the partition yet"));
         };
         let request = UpdateConsumerOffsetRequest::new(next_offset - 1, id);
         let answer = tokio::time::timeout(ANSWER, async { line.serial().send_receive(request).await });
-        let answer = answer.await.map_err(|_| self.silence())?.map_err(Fault::passing)?;
+        let answer = answer.await.map_err(|_| self.silence("an SPU"))?.map_err(Fault::passing)?;
         match answer.error_code {
             ErrorCode::None => Ok(()),
             code => Err(Fault::of(&code)),
         }
+    }
+
+    /// The transforms, ready for one reader; `None` where there are none. The modules are loaded once.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn chain(&self) -> Result<Option<Chain>, Fault> {
+        if self.shared.transforms.is_empty() {
+            return Ok(None);
+        }
+        let modules = self.shared.modules.get_or_try_init(|| self.load_modules()).await?.clone();
+        // Compiling takes a core for a while.
+        let started = tokio::task::spawn_blocking(move || Chain::start(&modules)).await;
+        started.map_err(Fault::passing)?.map(Some)
+    }
+
+    async fn load_modules(&self) -> Result<Vec<Module>, Fault> {
+        let load = async {
+            let config =
+                ClientConfig::try_from(self.shared.cluster.clone()).map_err(|error| Fault::of_any(&error))?;
+            let client = SmartModuleApiClient::connect_with_config(config)
+                .await
+                .map_err(|error| Fault::of_any(&error))?;
+            let mut modules = Vec::new();
+            for transform in &self.shared.transforms {
+                let name = &transform.uses;
+                let found = client.get(name.clone()).await.map_err(|error| Fault::of_any(&error))?;
+                let spec = found.ok_or_else(|| Fault::Refused {
+                    reason: format!("there is no SmartModule {name}"),
+                    remedy: "Load it (fluvio hub sm download, or fluvio sm create), or mend `transforms`",
+                })?;
+                let wasm = spec.wasm.as_raw_wasm().map_err(Fault::passing)?;
+                modules.push(Module::new(transform.clone(), wasm));
+            }
+            Ok(modules)
+        };
+        tokio::time::timeout(ANSWER, load).await.unwrap_or_else(|_| Err(self.silence("the controller")))
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Session>> {
+        self.shared.sessions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn replica(&self, partition: u32) -> ReplicaKey {
@@ -265,7 +301,7 @@ impl Consumer {
             let admin = self.admin().await?;
             question(admin).await.map_err(|error| Fault::of_any(&error))
         });
-        let answer = answer.await.unwrap_or_else(|_| Err(self.silence()));
+        let answer = answer.await.unwrap_or_else(|_| Err(self.silence("the controller")));
         if answer.is_err() {
             *self.shared.admin.lock().await = None;
         }
@@ -297,13 +333,13 @@ impl Consumer {
             Ok(answer) => Ok(answer),
             Err(_) => {
                 self.hang_up(partition).await;
-                Err(self.silence())
+                Err(self.silence(&format!("the SPU of partition {partition}")))
             }
         }
     }
 
-    fn silence(&self) -> Fault {
-        Fault::passing(format!("{} did not answer within {} s", self.endpoint(), ANSWER.as_secs()))
+    fn silence(&self, who: &str) -> Fault {
+        Fault::passing(format!("{who} of {} did not answer within {} s", self.endpoint(), ANSWER.as_secs()))
     }
 
     async fn hang_up(&self, partition: u32) {

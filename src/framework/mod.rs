@@ -8,6 +8,7 @@
 //! | [`config`] | `fluvio_connector_common::config` | unknown keys are errors; `strategy: auto` is refused |
 //! | [`secret`] | `fluvio_connector_common::secret` | put in after the YAML is parsed; not serialisable |
 //! | [`consumer`] | `fluvio_connector_common::consumer` | one stream per partition, resumed by itself; commits any offset |
+//! | [`smartmodule`] | `fluvio_connector_common::smartmodule` | a record keeps its offset; nothing of it is logged |
 //! | [`monitoring`] | `fluvio_connector_common::monitoring` | health and sink figures; clients cannot harm it |
 //!
 //! Draining on a stop, which the framework's macro does not do, is [`lifecycle`](crate::lifecycle)'s.
@@ -17,3 +18,5 @@ pub mod config;
 pub mod consumer;
 pub mod monitoring;
 pub mod secret;
+#[cfg(feature = "fluvio")]
+pub mod smartmodule;

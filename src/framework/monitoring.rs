@@ -2,8 +2,8 @@
 //!
 //! Mirrors `fluvio_connector_common::monitoring`: a Unix socket at `$FLUVIO_METRIC_CONNECTOR`, or else at
 //! `/tmp/fluvio-connector.sock`; to whoever connects it writes one JSON document, and closes. The document has
-//! the framework's keys, `consumer`, `producer_connector` and `producer_client`. Its `smartmodules` is left
-//! out: the framework has it only where SmartModules run inside of the connector, and here they run on the cluster.
+//! the framework's keys, `consumer`, `producer_connector`, `producer_client` and `smartmodules`, which is empty:
+//! of SmartModules no figures are kept.
 //!
 //! Goes further:
 //! - `health` and `sink` beside the framework's keys.
@@ -11,15 +11,16 @@
 //! - Only the connector's own user can connect (mode 0600).
 //! - Each client has a task and a deadline, and there are at most [`MOST_CLIENTS`]: one that hangs up, stalls
 //!   or floods keeps nobody else from an answer for long, and never ends the monitoring.
-//! - A connector that cannot serve says so in the log, and runs on.
+//! - A connector that cannot serve, or has lost its socket, says so in the log, runs on, and tries again.
 //!
 //! [`Connector::start`](crate::lifecycle::Connector::start) does not serve by itself: a path in the file system
 //! belongs to a process, and a process may hold several connectors, or want none of this. The program does.
 
 mod socket;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::monitoring::{Flow, Monitor, Report};
@@ -41,6 +43,8 @@ pub const DEFAULT_PATH: &str = "/tmp/fluvio-connector.sock";
 pub const MOST_CLIENTS: usize = 16;
 /// How long a client may take to read its document.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a path that is not ours is tried again, and one that is ours is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// The pause after a connection could not be accepted, as for want of file descriptors.
 const RECOVERY: Duration = Duration::from_millis(500);
 
@@ -53,6 +57,9 @@ pub struct Document {
     pub producer_connector: Flow,
     /// What other producers of the process would have produced: nothing.
     pub producer_client: Flow,
+    /// What SmartModules did, by their names. Empty: it is not counted.
+    #[serde(default)]
+    pub smartmodules: BTreeMap<String, serde_json::Value>,
     /// `health` and `sink`.
     #[serde(flatten)]
     pub report: Report,
@@ -66,6 +73,7 @@ impl Document {
             consumer: report.sink.received,
             producer_connector: Flow::default(),
             producer_client: Flow::default(),
+            smartmodules: BTreeMap::new(),
             report,
         }
     }
@@ -77,7 +85,7 @@ pub fn socket_path() -> PathBuf {
     named.map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
 }
 
-/// A socket that is being served, or was found to be impossible to serve.
+/// A socket that is being served, or tried for.
 #[derive(Debug)]
 #[must_use = "it is served until it is closed or dropped"]
 pub struct Served {
@@ -86,17 +94,21 @@ pub struct Served {
 }
 
 /// Serves documents of `monitor` at `path`, in the background, until [`Served::close`]. What stands in the way
-/// is logged.
+/// is logged, and tried again every 5 s; so is a socket that somebody has removed or replaced.
 ///
 /// Must be called within a tokio runtime.
 pub fn serve(path: PathBuf, monitor: Arc<Monitor>) -> Served {
+    serve_looking_every(LOOK, path, monitor)
+}
+
+fn serve_looking_every(look: Duration, path: PathBuf, monitor: Arc<Monitor>) -> Served {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
         tokio::select! {
             biased;
             () = stopped.cancelled() => {}
-            () = take_and_answer(path, &monitor) => {}
+            () = keep_serving(&path, &monitor, look) => {}
         }
     });
     Served { stop: stop.drop_guard(), task }
@@ -113,25 +125,57 @@ impl Served {
     }
 }
 
-async fn take_and_answer(path: PathBuf, monitor: &Arc<Monitor>) {
-    match Socket::take(&path).await {
-        Ok(socket) => {
-            tracing::info!(path = %path.display(), "monitoring is served");
-            answer_all(&socket, monitor).await;
+/// Takes the path whenever it can be had, and answers there. Clients outlive the loss of a socket.
+async fn keep_serving(path: &Path, monitor: &Arc<Monitor>, look: Duration) {
+    let mut clients = JoinSet::new();
+    let mut looks = tokio::time::interval(look);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        match Socket::take(path).await {
+            Ok(socket) => {
+                told = false;
+                tracing::info!(path = %path.display(), "monitoring is served");
+                answer_until_lost(&socket, monitor, &mut clients, &mut looks).await;
+                tracing::warn!(path = %path.display(), "the monitoring socket is gone from its path");
+                // At once: whoever asks now finds nobody.
+                continue;
+            }
+            Err(why) if told => {
+                tracing::debug!(path = %path.display(), "monitoring is not served yet: {why}");
+            }
+            Err(why) => {
+                told = true;
+                tracing::warn!(
+                    path = %path.display(),
+                    "monitoring is not served: {why}. It is tried again and again; set {PATH_VARIABLE} to a path of \
+                     its own for each connector. The connector itself is not affected"
+                );
+            }
         }
-        Err(why) => tracing::warn!(
-            path = %path.display(),
-            "monitoring is not served: {why}. Set {PATH_VARIABLE} to a path of its own for each connector; \
-             the connector itself is not affected"
-        ),
+        looks.tick().await;
     }
 }
 
-async fn answer_all(socket: &Socket, monitor: &Arc<Monitor>) {
-    let mut clients = JoinSet::new();
+/// Answers clients until the socket is no longer at its path.
+async fn answer_until_lost(
+    socket: &Socket,
+    monitor: &Arc<Monitor>,
+    clients: &mut JoinSet<()>,
+    looks: &mut Interval,
+) {
     let mut troubled = false;
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = looks.tick() => {
+                if socket.is_lost() {
+                    return;
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok(client) => {
                 troubled = false;
                 while clients.try_join_next().is_some() {}

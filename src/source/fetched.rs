@@ -37,6 +37,8 @@ pub struct Fetched {
     tenure: Tenure,
     bytes: Vec<u8>,
     spans: Vec<Span>,
+    /// The next offset, and the timestamp of the record before it, where the source left records out.
+    passed: Option<(i64, Option<i64>)>,
     charge: Option<OwnedSemaphorePermit>,
 }
 
@@ -72,14 +74,20 @@ impl Fetched {
         self.tenure
     }
 
-    /// How many records there are; never 0.
+    /// How many records there are; 0 only where all were left out.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there are none, which a source never sends.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// The offset to go on at, and the timestamp of the record before it, if the source left out the last
+    /// records that it read: a transform dropped them.
+    pub fn passed(&self) -> Option<(i64, Option<i64>)> {
+        self.passed
     }
 
     /// Bytes of keys and payloads together.
@@ -127,7 +135,16 @@ pub struct FetchedBuilder {
 impl FetchedBuilder {
     /// Starts a run.
     pub fn new(partition: Partition, tenure: Tenure) -> Self {
-        Self { run: Fetched { partition, tenure, bytes: Vec::new(), spans: Vec::new(), charge: None } }
+        Self {
+            run: Fetched {
+                partition,
+                tenure,
+                bytes: Vec::new(),
+                spans: Vec::new(),
+                passed: None,
+                charge: None,
+            },
+        }
     }
 
     /// The partition of the run.
@@ -142,6 +159,7 @@ impl FetchedBuilder {
 
     /// Copies a record behind the ones before it.
     pub fn push(&mut self, record: SourceRecord<'_>) {
+        self.run.passed = None;
         let start = self.run.bytes.len();
         self.run.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.run.bytes.extend_from_slice(record.payload.unwrap_or_default());
@@ -154,6 +172,11 @@ impl FetchedBuilder {
         });
     }
 
+    /// Leaves out the record at `offset`: it was read, and a transform dropped it.
+    pub fn pass(&mut self, offset: i64, timestamp: Option<i64>) {
+        self.run.passed = Some((offset + 1, timestamp));
+    }
+
     /// Bytes packed so far.
     pub fn bytes(&self) -> usize {
         self.run.bytes.len()
@@ -164,9 +187,9 @@ impl FetchedBuilder {
         self.run.spans.len()
     }
 
-    /// Whether nothing is packed yet.
+    /// Whether nothing is packed yet, and nothing left out.
     pub fn is_empty(&self) -> bool {
-        self.run.spans.is_empty()
+        self.run.spans.is_empty() && self.run.passed.is_none()
     }
 
     /// The finished run.

@@ -6,10 +6,7 @@
 //!
 //! Invariant: a partition has at most one reader, the one of its latest `begin`.
 //!
-//! Without transforms a record has the offset that Fluvio shows for it. With transforms the cluster
-//! numbers what is left of an answer anew, from the answer's first offset on; only where an answer ends
-//! is exact. So after a crash in the middle of one, its records may come again under other offsets, in
-//! the same order: the tables still equal the fold of the log, but a row may for a moment be older.
+//! Transforms run here, on each record alone, so every record keeps the offset that Fluvio shows for it.
 
 mod reader;
 mod watch;
@@ -32,6 +29,7 @@ use super::{Budget, Partition, Retained, Source, SourceError, SourceEvent, Tenur
 use crate::commit::CommitPoint;
 use crate::framework::config::{FluvioSettings, TopicSettings};
 use crate::framework::consumer::{Batches, Consumer, Fault};
+use crate::framework::smartmodule::Chain;
 use reader::Reader;
 
 /// What the tasks say.
@@ -64,6 +62,8 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         offset: i64,
         max_bytes: u32,
     ) -> impl Future<Output = Result<Self::Batches, Fault>> + Send;
+    /// As [`Consumer::chain`].
+    fn chain(&self) -> impl Future<Output = Result<Option<Chain>, Fault>> + Send;
     /// As [`Consumer::report`].
     fn report(&self, partition: u32, next_offset: i64) -> impl Future<Output = Result<(), Fault>> + Send;
 }
@@ -85,6 +85,10 @@ impl Cluster for Consumer {
 
     async fn read(&self, partition: u32, offset: i64, max_bytes: u32) -> Result<Batches, Fault> {
         self.read(partition, offset, max_bytes).await
+    }
+
+    async fn chain(&self) -> Result<Option<Chain>, Fault> {
+        self.chain().await
     }
 
     async fn report(&self, partition: u32, next_offset: i64) -> Result<(), Fault> {
@@ -214,13 +218,14 @@ impl<C: Cluster> Desk<C> {
     /// Notes why something cannot be read, or that it can again, and tells it. Returns whether that is new.
     fn note(&self, what: Option<u32>, trouble: Option<String>) -> bool {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = troubles.len();
+        let before = troubles.values().next().cloned();
         let is_new = match trouble {
             Some(text) => troubles.insert(what, text).is_none(),
             None => troubles.remove(&what).is_some(),
         };
-        if is_new && (before == 0 || troubles.is_empty()) {
-            let shown = troubles.values().next().map(|text| format!("Fluvio cannot be read: {text}"));
+        let now = troubles.values().next();
+        if is_new && before.as_ref() != now {
+            let shown = now.map(|text| format!("Fluvio cannot be read: {text}"));
             self.say(Ok(SourceEvent::Trouble(shown)));
         }
         is_new

@@ -215,7 +215,7 @@ impl SourceError {
 ///
 /// Contract: within one tenure a partition's records arrive in offset order, each at most once,
 /// starting at the offset given to [`begin`](Source::begin), with no gap other than offsets the
-/// broker itself does not serve (compaction, transaction markers).
+/// broker itself does not serve (compaction, transaction markers) or a transform drops.
 pub trait Source: Send + 'static {
     /// Waits for the next event. Cancel-safe: a dropped call loses no event.
     ///

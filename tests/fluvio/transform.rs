@@ -35,7 +35,7 @@ async fn what_a_filter_leaves_and_a_map_changes_becomes_rows_also_after_a_kill()
     }
     let mut process = connector.start();
     produce(&cluster, 0, &lines[10_000..]);
-    // The last record ends with 9, so the end of the last answer is the last that ends with 7.
+    // The position moves over what the filter drops.
     let rows = async |_: &_| {
         let sql = "select count(*) from embeddings";
         (one::<i64>(&client, sql).await == 2_000).then_some(())

@@ -23,11 +23,11 @@ struct Families {
     list: Vec<MetricFamily>,
 }
 
-/// Renders it.
+/// Renders it. `phase` is `None` for one that only a later version knows.
 ///
 /// # Errors
 /// Never, as long as no family here is without a name.
-pub(super) fn render(document: &Document) -> io::Result<String> {
+pub(super) fn render(document: &Document, phase: Option<Phase>) -> io::Result<String> {
     let (health, sink) = (&document.report.health, &document.report.sink);
     let mut families = Families { connector: Some(sink.connector.clone()), list: Vec::new() };
     families.one("embedsink_up", "Whether a connector answers.", 1.0);
@@ -36,11 +36,10 @@ pub(super) fn render(document: &Document) -> io::Result<String> {
     families.one(
         "embedsink_healthy",
         "Whether the phase is running, paused or draining.",
-        f64::from(u8::from(health.phase.is_healthy())),
+        f64::from(u8::from(phase.is_some_and(Phase::is_healthy))),
     );
-    let phases = Phase::ALL.map(|phase| {
-        (vec![("phase", phase.as_str().to_owned())], f64::from(u8::from(phase == health.phase)))
-    });
+    let phases = Phase::ALL
+        .map(|known| (vec![("phase", known.as_str().to_owned())], f64::from(u8::from(phase == Some(known)))));
     families.gauges("embedsink_phase", "1 for the phase the connector is in.", phases.to_vec());
     for (name, help, moment) in [
         ("embedsink_phase_start_time_seconds", "When the phase was entered.", Some(&health.since)),
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped_and_numbers_written_in_full() {
-        let text = render(&document("a \"b\" \\ c\nd")).expect("text");
+        let text = render(&document("a \"b\" \\ c\nd"), Some(Phase::Running)).expect("text");
         let lag = "embedsink_partition_lag_records{connector=\"a \\\"b\\\" \\\\ c\\nd\",topic=\"to\\\\pic\",\
                    partition=\"7\"} 1000000000000";
         assert!(text.lines().any(|line| line == lag), "{text}");
@@ -270,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_phase_and_every_reason_has_a_sample_from_the_beginning() {
-        let text = render(&document("docs")).expect("text");
+        let text = render(&document("docs"), Some(Phase::Running)).expect("text");
         for phase in Phase::ALL {
             let value = u8::from(phase == Phase::Running);
             let sample =
@@ -288,6 +287,14 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("embedsink_last_write_time_seconds"), "there was none: {text}");
+    }
+
+    #[test]
+    fn a_phase_of_a_later_version_is_none_of_those_here_and_not_healthy() {
+        let text = render(&document("docs"), None).expect("text");
+        assert!(text.contains("embedsink_healthy{connector=\"docs\"} 0\n"), "{text}");
+        let phases = || text.lines().filter(|line| line.starts_with("embedsink_phase{"));
+        assert!(phases().count() == Phase::ALL.len() && phases().all(|line| line.ends_with(" 0")), "{text}");
     }
 
     #[test]

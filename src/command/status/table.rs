@@ -10,8 +10,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::framework::monitoring::Document;
 use crate::monitoring::{Flow, Moment, PartitionFigures, Phase, Summary};
 
-/// Renders it, with colours if `colour`.
-pub(super) fn render(document: &Document, colour: bool) -> String {
+/// Renders it, with colours if `colour`. `later` is the word for a phase that only a later version knows.
+pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> String {
     let (health, sink) = (&document.report.health, &document.report.sink);
     let mut lines: Vec<(&str, String)> = Vec::new();
     lines.push(("received", flow(&sink.received)));
@@ -31,9 +31,9 @@ pub(super) fn render(document: &Document, colour: bool) -> String {
 
     let mut text = String::new();
     let mut say = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").unwrap_or_default();
-    let phase = health.phase.as_str();
+    let phase = later.map_or_else(|| health.phase.as_str().to_owned(), plain);
     let phase = match health.phase {
-        _ if !colour => phase.to_owned(),
+        _ if !colour => phase,
         Phase::Failed | Phase::Stopped => format!("\x1b[31m{phase}\x1b[0m"),
         Phase::Starting | Phase::Retrying => format!("\x1b[33m{phase}\x1b[0m"),
         Phase::Running | Phase::Paused | Phase::Draining => format!("\x1b[32m{phase}\x1b[0m"),
@@ -119,9 +119,10 @@ fn ago(moment: &Moment) -> String {
     format!("{} ago", duration(moment.age_seconds))
 }
 
-/// A time in words, no finer than it is interesting.
+/// A time in words, no finer than it is interesting. What is less than nothing is nothing.
 fn duration(seconds: f64) -> String {
     match seconds {
+        ..=0.0 => "0ms".to_owned(),
         ..1.0 => format!("{:.0}ms", seconds * 1e3),
         ..10.0 => format!("{seconds:.1}s"),
         _ => humantime::format_duration(Duration::from_secs(seconds.round() as u64)).to_string(),
@@ -131,4 +132,15 @@ fn duration(seconds: f64) -> String {
 /// Text of another process, without what a terminal would obey.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_fine_as_they_are_interesting_and_never_negative() {
+        let told = [-5.0, -0.0, 0.0, 0.25, 6.78, 61.2].map(duration);
+        assert_eq!(told, ["0ms", "0ms", "0ms", "250ms", "6.8s", "1m 1s"]);
+    }
 }

@@ -1,9 +1,7 @@
 //! The framework's own blocks: `meta` in its three versions, the consumer, transforms, and Fluvio as a source.
 
 use super::*;
-use crate::framework::config::{
-    Compression, ConsumerSettings, Lookback, Partitions, TopicSettings, Transform,
-};
+use crate::framework::config::{Compression, ConsumerSettings, Partitions, TopicSettings, Transform};
 
 /// A configuration of the framework: no `source`, so the topic is read from Fluvio.
 const FLUVIO: &str = "\
@@ -161,8 +159,7 @@ fn transforms_keep_their_order_and_give_everything_but_text_as_json() {
       boolean: true
       list: [1, 1.5, two, '3', null, true]
       mapping: {table: t, map-columns: {b: {type: int, required: true}, a: \"it's \\\"quoted\\\"\"}}
-    lookback: {last: 1, age: 12s}
-  - {uses: other, lookback: {age: 7d}}
+  - {uses: other}
   - uses: last",
     );
     let settings = read(&text).unwrap();
@@ -177,15 +174,11 @@ fn transforms_keep_their_order_and_give_everything_but_text_as_json() {
         ),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let step = |uses: &str, lookback| Transform { uses: uses.to_owned(), with: BTreeMap::new(), lookback };
+    let step = |uses: &str| Transform { uses: uses.to_owned(), with: BTreeMap::new() };
     let expected = [
-        Transform {
-            uses: "infinyon/json-sql@0.2.1".to_owned(),
-            with: with.into(),
-            lookback: Some(Lookback { last: 1, age: Some(Duration::from_secs(12)) }),
-        },
-        step("other", Some(Lookback { last: 0, age: Some(Duration::from_secs(7 * 86_400)) })),
-        step("last", None),
+        Transform { uses: "infinyon/json-sql@0.2.1".to_owned(), with: with.into() },
+        step("other"),
+        step("last"),
     ];
     assert_eq!(fluvio(&settings).transforms, expected);
     assert!(fluvio(&read(&format!("{FLUVIO}transforms: []\n")).unwrap()).transforms.is_empty());
@@ -220,7 +213,7 @@ fn secrets_reach_transforms_and_show_in_no_message_and_no_debug() {
         ("consumer: {offset: {strategy: SECRET, start: SECRET, flush-period: SECRET}}", ""),
         ("consumer: {offset: {start: {absolute: SECRET}, flush-period: {secs: SECRET}}}", ""),
         ("topic: a", "apiVersion: SECRET"),
-        ("topic: a", "transforms: [{uses: [SECRET], lookback: {last: SECRET, age: SECRET}}]"),
+        ("topic: a", "transforms: [{uses: [SECRET]}]"),
         ("topic: a", "transforms: [{uses: a, with: {b: {c: [SECRET]}, d: [0x10, SECRET]}}]"),
         ("topic: a", "embedsink: {source: {fluvio: {profile: [SECRET], create-topic: SECRET}}}"),
     ];
@@ -331,10 +324,8 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_transforms("  - {uses: a, with: {b: }}"), "7:22: transforms[0].with.b: the key has no value; give one, or remove the key"),
     (with_transforms("  - {uses: a, with: {b: [0x10]}}"), "7:26: transforms[0].with.b[0]: `0x10` is no number to JSON; write it in decimal, or in quotes"),
     (with_transforms("  - {uses: a, with: {b: '${{ secrets.S }}'}}"), "7:25: transforms[0].with.b: the secret `S` is not declared; add `- name: S` to `meta.secrets`"),
-    (with_consumer("offset: {start: {from-end: 5}}") + "transforms: [{uses: a}]\n", "6:1: transforms: contradicts the offset in `meta.consumer.offset.start`: what transforms leave has no offsets of its own, so records would be missed; start at `beginning` or `end`"),
-    (with_transforms("  - {uses: a, lookback: {}}"), "7:25: transforms[0].lookback: says neither how many records nor of which age; give `last` or `age`"),
-    (with_transforms("  - {uses: a, lookback: {last: some}}"), "7:32: transforms[0].lookback.last: `some` is no whole number; give 0 to 4294967295"),
-    (with_transforms("  - {uses: a, invoke: insert}"), "7:15: transforms[0].invoke: unknown key; known keys are: uses, with, lookback"),
+    (with_transforms("  - {uses: a, lookback: {last: 3}}"), "7:15: transforms[0].lookback: what a SmartModule remembers of earlier records would be another thing after each restart, and so would the rows; remove it"),
+    (with_transforms("  - {uses: a, invoke: insert}"), "7:15: transforms[0].invoke: the connector runs a SmartModule as what it is; remove it"),
     (format!("{FLUVIO}  transforms: []"), "6:3: embedsink.transforms: transforms stand at the top of the file, beside `meta`, and nothing would run them here; move them to the top"),
     // The source.
     (format!("{FLUVIO}  source:"), "6:3: embedsink.source: names no source; add `kafka` or `fluvio`, or remove the block to read `meta.topic` from Fluvio"),

@@ -53,7 +53,7 @@ impl Answers {
             let is_open = answer.partition.error_code == ErrorCode::None;
             if is_open && self.id.replace(answer.stream_id).is_none() {
                 let session = Session { line: self.line.clone(), id: answer.stream_id };
-                consumer.shared.sessions.lock().await.insert(partition, session);
+                consumer.sessions().insert(partition, session);
             }
             if let Err(code) = self.take(answer.partition).await {
                 return Some(Err(code));

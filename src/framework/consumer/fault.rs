@@ -5,8 +5,6 @@
 use fluvio::FluvioError;
 use fluvio::dataplane::link::ErrorCode;
 
-const LOOK_AT_TRANSFORMS: &str = "Look at `transforms`: the SmartModule, and what stands under its `with`";
-
 /// Why the cluster did not do what it was asked.
 #[derive(Debug)]
 pub enum Fault {
@@ -44,34 +42,6 @@ impl Fault {
                 remedy: "Look at the profile's certificate and the cluster's policy: the connector reads topics and \
                          partitions, and consumes",
             },
-            ErrorCode::SmartModuleRuntimeError(error) => Self::Refused {
-                reason: format!(
-                    "a transform failed at offset {} (its words may quote the record, so they are left out)",
-                    error.offset
-                ),
-                remedy: "Try the record with `fluvio consume` and the SmartModule, then mend one of the two",
-            },
-            ErrorCode::SmartModuleNotFound { name } => Self::Refused {
-                reason: format!("there is no SmartModule {name}"),
-                remedy: "Load it (fluvio hub sm download, or fluvio sm create), or mend `transforms`",
-            },
-            ErrorCode::SmartModuleInvalid { .. }
-            | ErrorCode::SmartModuleInvalidExports { .. }
-            | ErrorCode::SmartModuleMemoryLimitExceeded { .. } => {
-                Self::Refused { reason: code.to_string(), remedy: LOOK_AT_TRANSFORMS }
-            }
-            // Their words may quote a parameter or a record.
-            ErrorCode::SmartModuleChainInitError(_)
-            | ErrorCode::SmartModuleInitError(_)
-            | ErrorCode::SmartModuleLookBackError(_)
-            | ErrorCode::SmartModuleError => {
-                let reason = "the cluster cannot start the transforms; the SPU's log says why".to_owned();
-                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
-            }
-            ErrorCode::Other(text) if text.starts_with("SmartModule err") => {
-                let reason = "a transform broke off; the SPU's log says why".to_owned();
-                Self::Refused { reason, remedy: LOOK_AT_TRANSFORMS }
-            }
             ErrorCode::CompressionError => Self::Refused {
                 reason: "a batch cannot be decompressed".to_owned(),
                 remedy: "Look at the SPU's storage, and at what produced the batch",

@@ -1,24 +1,10 @@
-//! What the configuration says of transforms and of a new topic, in the client's types.
+//! What the configuration says of a new topic, in the client's types.
 
 use fluvio::metadata::topic::{
     CleanupPolicy, CompressionAlgorithm, SegmentBasedPolicy, TopicSpec, TopicStorageConfig,
 };
-use fluvio::{SmartModuleExtraParams, SmartModuleInvocation, SmartModuleInvocationWasm, SmartModuleKind};
 
-use crate::framework::config::{Compression, Lookback, TopicSettings, Transform};
-
-/// A transform as the cluster is told of it.
-pub(super) fn invocation(transform: &Transform) -> SmartModuleInvocation {
-    let lookback = transform
-        .lookback
-        .map(|Lookback { last, age }| fluvio_smartmodule::dataplane::smartmodule::Lookback { last, age });
-    SmartModuleInvocation {
-        wasm: SmartModuleInvocationWasm::Predefined(transform.uses.clone()),
-        kind: SmartModuleKind::Generic(Default::default()),
-        params: SmartModuleExtraParams::new(transform.with.clone(), lookback),
-        name: Some(transform.uses.clone()),
-    }
-}
+use crate::framework::config::{Compression, TopicSettings};
 
 /// A topic as the cluster is asked to make it.
 pub(super) fn topic_spec(topic: &TopicSettings) -> TopicSpec {

@@ -7,10 +7,11 @@
 //! mode there, and is then linked to its path. A link is never made over something that exists, so of two that
 //! come at once one wins. (The process's umask is left alone: other threads make files too.) A socket on which
 //! nobody listens is removed first; from the look at it to the link the directory is locked (`flock`), so that
-//! what is removed is what was looked at. The framework's own connectors know no such lock: they remove
+//! what is removed is what was looked at. Directories of processes that were killed at work are removed too. The framework's own connectors know no such lock: they remove
 //! whatever they find.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::hash::BuildHasher;
 use std::io;
@@ -27,6 +28,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// How long a socket is waited for that neither answers nor refuses. It counts as answering then.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A directory of ours that is older than this was left by a process that was killed.
+const LEFT_FOR: Duration = Duration::from_mins(1);
 
 /// A socket at its path. Dropping it removes it from there, if it is still the same one.
 #[derive(Debug)]
@@ -76,25 +80,31 @@ impl Socket {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
+        let _locked = lock(directory).await?;
+        // First of all: a path that is not free is tried again and again, and nothing is made each time.
+        make_room(path).await?;
         let workshop = Workshop::create_in(directory).map_err(failed("make a directory beside the path"))?;
+        workshop.sweep(directory);
         let draft = workshop.draft();
         let listener = UnixListener::bind(&draft).map_err(failed("make the socket"))?;
         fs::set_permissions(&draft, Permissions::from_mode(0o600)).map_err(failed("set its mode"))?;
         let identity = Identity::at(&draft).map_err(failed("look at the socket"))?;
-
-        let _locked = lock(directory).await?;
         loop {
             match fs::hard_link(&draft, path) {
                 Ok(()) => return Ok(Self { listener, path: path.to_owned(), identity }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed("link the socket to its path")(error)),
             }
-            // Both come to an end: who has removed it holds the lock, and nothing else of ours puts it back.
-            if let Occupant::Stale(looked_at) = look(path).await?
-                && Identity::at(path).is_ok_and(|found| found == looked_at)
-            {
-                fs::remove_file(path).map_err(failed("remove the socket of a process that is gone"))?;
-            }
+            // This comes to an end: who has made room holds the lock, and nothing else of ours fills it.
+            make_room(path).await?;
+        }
+    }
+
+    /// Whether nothing, or something else, is at its path now. What cannot be looked at counts as there.
+    pub(super) fn is_lost(&self) -> bool {
+        match Identity::at(&self.path) {
+            Ok(found) => found != self.identity,
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         }
     }
 
@@ -113,6 +123,19 @@ impl Drop for Socket {
             tracing::warn!(path = %self.path.display(), %error, "the monitoring socket was left behind");
         }
     }
+}
+
+/// Removes a socket on which nobody listens. The directory must be locked.
+async fn make_room(path: &Path) -> Result<(), Untaken> {
+    if let Occupant::Stale(looked_at) = look(path).await?
+        && Identity::at(path).is_ok_and(|found| found == looked_at)
+    {
+        fs::remove_file(path).map_err(|error| Untaken::Failed {
+            action: "remove the socket of a process that is gone",
+            error,
+        })?;
+    }
+    Ok(())
 }
 
 /// Finds out who is there.
@@ -154,6 +177,11 @@ async fn lock(directory: &Path) -> Result<File, Untaken> {
     }
 }
 
+/// What the name of a workshop begins with; eight hexadecimal digits follow.
+const PREFIX: &str = ".es";
+/// The socket's name in it.
+const DRAFT: &str = "s";
+
 /// A directory into which nobody else can look, for the moment in which the socket has no mode yet.
 struct Workshop(PathBuf);
 
@@ -161,14 +189,47 @@ impl Workshop {
     /// Its name is short, since a socket's path may have some hundred bytes only.
     fn create_in(directory: &Path) -> io::Result<Self> {
         let random = RandomState::new().hash_one(std::process::id()) as u32;
-        let path = directory.join(format!(".es{random:08x}"));
+        let path = directory.join(format!("{PREFIX}{random:08x}"));
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
     fn draft(&self) -> PathBuf {
-        self.0.join("s")
+        self.0.join(DRAFT)
     }
+
+    /// Removes what others have left that were killed. The directory must be locked, so none is at work.
+    fn sweep(&self, directory: &Path) {
+        let Ok(owner) = fs::symlink_metadata(&self.0).map(|ours| ours.uid()) else { return };
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for entry in entries.flatten().filter(|entry| is_name_of_workshop(&entry.file_name())) {
+            // Of a link, this is the link itself.
+            let Ok(found) = entry.metadata() else { continue };
+            let age = found.modified().ok().and_then(|modified| modified.elapsed().ok());
+            if !found.is_dir() || found.uid() != owner || age.is_none_or(|age| age < LEFT_FOR) {
+                continue;
+            }
+            if let Err(error) = remove_left(&entry.path()) {
+                tracing::debug!(path = %entry.path().display(), %error, "a directory that was left stays");
+            }
+        }
+    }
+}
+
+fn is_name_of_workshop(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+    number.is_some_and(|number| {
+        number.len() == 8 && number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Removes a workshop that was left. One that holds anything else than a draft stays.
+fn remove_left(path: &Path) -> io::Result<()> {
+    let draft = path.join(DRAFT);
+    if fs::symlink_metadata(&draft).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(&draft)?;
+    }
+    fs::remove_dir(path)
 }
 
 impl Drop for Workshop {

@@ -1,10 +1,17 @@
-use std::path::Path;
 use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
 
 use super::*;
 use crate::source::{Budget, Partition, Tenure};
+
+/// A test does not wait for seconds.
+const SOON: Duration = Duration::from_millis(20);
+
+fn path_of(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("es-{name}-{}.sock", std::process::id()))
+}
 
 /// Serves at a path of its own.
 struct Stand {
@@ -15,12 +22,16 @@ struct Stand {
 
 impl Stand {
     async fn open(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("es-{name}-{}.sock", std::process::id()));
-        let monitor = Arc::new(Monitor::new("docs", Budget::new(1_000)));
-        let served = Some(serve(path.clone(), Arc::clone(&monitor)));
-        let stand = Self { path, monitor, served };
+        let stand = Self::begin(path_of(name));
         stand.answers().await;
         stand
+    }
+
+    /// Serves as soon as it can.
+    fn begin(path: PathBuf) -> Self {
+        let monitor = Arc::new(Monitor::new("docs", Budget::new(1_000)));
+        let served = Some(serve_looking_every(SOON, path.clone(), Arc::clone(&monitor)));
+        Self { path, monitor, served }
     }
 
     /// Waits until a client gets a whole document.
@@ -59,7 +70,8 @@ async fn whoever_connects_gets_one_pretty_document_with_the_framework_s_keys() {
     assert!(text.starts_with("{\n  \"consumer\": {\n    \"records\": 0,\n    \"bytes\": 0\n  },"), "{text}");
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
-    assert_eq!(keys, ["consumer", "health", "producer_client", "producer_connector", "sink"]);
+    assert_eq!(keys, ["consumer", "health", "producer_client", "producer_connector", "sink", "smartmodules"]);
+    assert_eq!(value["smartmodules"], serde_json::json!({}));
     assert_eq!(value["health"]["phase"], "starting");
     assert_eq!(value["sink"]["connector"], "docs");
     stand.close().await;
@@ -110,4 +122,36 @@ async fn where_it_cannot_serve_it_says_so_and_ends_in_peace() {
     serve(file.clone(), monitor).close().await;
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), "dear");
     std::fs::remove_file(&file).expect("it goes");
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_free_is_left_to_the_other_and_taken_when_that_is_gone() {
+    let path = path_of("busy");
+    let theirs = UnixListener::bind(&path).expect("a socket");
+    let stand = Stand::begin(path);
+    for _ in 0..3 {
+        drop(theirs.accept().await.expect("it looks who is there"));
+    }
+    // As after `kill -9`: the socket itself stays.
+    drop(theirs);
+    stand.answers().await;
+    stand.close().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_is_removed_or_replaced_is_made_again() {
+    let stand = Stand::open("lost").await;
+    std::fs::remove_file(&stand.path).expect("it goes");
+    stand.answers().await;
+
+    let elsewhere = path_of("other");
+    let theirs = UnixListener::bind(&elsewhere).expect("a socket");
+    std::fs::rename(&elsewhere, &stand.path).expect("it takes the place of ours");
+    for _ in 0..3 {
+        drop(theirs.accept().await.expect("it looks who is there"));
+    }
+    std::fs::remove_file(&stand.path).expect("theirs is still there, and goes");
+    stand.answers().await;
+    drop(theirs);
+    stand.close().await;
 }

@@ -4,6 +4,7 @@
 //! where it was over any number of streams; before each it makes sure that the log still holds the next
 //! record, and that the one before is the one it has read.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +16,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::watch::refusal;
 use super::{Cluster, Desk, LONGEST_PAUSE, number_of, pauses};
 use crate::framework::consumer::Fault;
+use crate::framework::smartmodule::Chain;
 use crate::source::{
     Fetched, FetchedBuilder, Partition, Retained, SourceError, SourceEvent, SourceRecord, Tenure,
 };
 
 /// How often the partition's end is asked for, and with it whether its leader still answers.
 const CHECK: Duration = Duration::from_secs(5);
-/// A stream that brings nothing for this long, though there is something, is opened anew. Doubled each
-/// time that brings nothing either: with transforms there may be nothing to bring.
+/// A stream that brings nothing for this long, though there is something, is opened anew.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Patience does not grow beyond this.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
+/// A chain of transforms lets other tasks have their turn after this many records.
+const YIELD: usize = 64;
 /// How long the end of a log may be before what was read of it, until that is believed: a leader that
 /// has just started knows its end before it knows how much of it is committed.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -44,6 +45,8 @@ enum Left {
     Again(String),
     /// An answer was too small for the batch that comes next.
     TooSmall,
+    /// The batch that needed a larger answer was read.
+    Fitted,
     /// The connector has to stop.
     Stop(SourceError),
 }
@@ -57,7 +60,8 @@ pub(super) struct Reader<C> {
     /// The timestamp of the record before, once one was read.
     last: Option<i64>,
     max_bytes: u32,
-    patience: Duration,
+    /// The transforms, once they were started.
+    chain: Option<Chain>,
     /// Since when the log has been shorter than what was read of it.
     short_since: Option<Instant>,
 }
@@ -65,7 +69,7 @@ pub(super) struct Reader<C> {
 impl<C: Cluster> Reader<C> {
     pub(super) fn new(desk: Arc<Desk<C>>, partition: Partition, tenure: Tenure, next: i64) -> Self {
         let max_bytes = desk.max_bytes;
-        Self { desk, partition, tenure, next, last: None, max_bytes, patience: PATIENCE, short_since: None }
+        Self { desk, partition, tenure, next, last: None, max_bytes, chain: None, short_since: None }
     }
 
     /// Reads until it is dropped, or has to stop the connector.
@@ -82,6 +86,7 @@ impl<C: Cluster> Reader<C> {
                 Left::TooSmall if self.max_bytes < MOST_BYTES => {
                     self.max_bytes = self.max_bytes.saturating_mul(4).min(MOST_BYTES);
                 }
+                Left::Fitted => {}
                 Left::TooSmall if self.next == before => return self.desk.say(Err(self.too_large())),
                 Left::TooSmall => {}
                 Left::Again(what) => {
@@ -109,16 +114,21 @@ impl<C: Cluster> Reader<C> {
     async fn stream(&mut self, run: &mut FetchedBuilder) -> Result<Infallible, Left> {
         let cluster = self.desk.cluster.clone();
         let number = number_of(&self.partition);
-        let retained = cluster.retained(number).await.map_err(|fault| self.left(fault))?;
+        let retained = cluster.retained(number).await.map_err(|fault| left(fault, self.partition.topic()))?;
         self.check(retained)?;
+        if self.chain.is_none() {
+            self.chain = cluster.chain().await.map_err(|fault| left(fault, self.partition.topic()))?;
+        }
         // The last record read is read once more: it bears witness that this is still the same log.
-        let mut witness = self.last.filter(|_| self.is_exact() && retained.earliest < self.next);
+        let mut witness = self.last.filter(|_| retained.earliest < self.next);
         let from = if witness.is_some() { self.next - 1 } else { self.next };
-        let mut batches =
-            cluster.read(number, from, self.max_bytes).await.map_err(|fault| self.left(fault))?;
+        let mut batches = cluster
+            .read(number, from, self.max_bytes)
+            .await
+            .map_err(|fault| left(fault, self.partition.topic()))?;
         let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        let mut due_since = None;
         let mut at_hand = None;
         loop {
             let item = match at_hand.take() {
@@ -127,11 +137,13 @@ impl<C: Cluster> Reader<C> {
                     biased;
                     item = batches.next() => item,
                     _ = check.tick() => {
-                        let retained = cluster.retained(number).await.map_err(|fault| self.left(fault))?;
+                        let retained = cluster.retained(number).await.map_err(|fault| left(fault, self.partition.topic()))?;
                         self.tell_end(retained);
                         self.tell_well();
-                        if retained.end > self.next && heard.elapsed() >= self.patience {
-                            return Err(self.stalled());
+                        if retained.end <= self.next {
+                            due_since = None;
+                        } else if due_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                            return Err(Left::Again("nothing came".to_owned()));
                         }
                         continue;
                     }
@@ -139,12 +151,18 @@ impl<C: Cluster> Reader<C> {
             };
             let batch = match item {
                 Some(Ok(batch)) => batch,
-                Some(Err(code)) => return Err(self.left(Fault::of(&code))),
+                Some(Err(code)) => return Err(left(Fault::of(&code), self.partition.topic())),
                 None => return Err(Left::Again("the stream ended".to_owned())),
             };
             self.tell_well();
+            let before = self.next;
             self.take(&batch, &mut witness, run).await?;
-            (heard, self.patience) = (Instant::now(), PATIENCE);
+            due_since = None;
+            if self.max_bytes > self.desk.max_bytes && self.next > before {
+                // The batch that needed more is read.
+                self.max_bytes = self.desk.max_bytes;
+                return Err(Left::Fitted);
+            }
             // Small batches that are there already join the run; nothing waits for those to come.
             at_hand = batches.next().now_or_never();
             if at_hand.is_none() {
@@ -153,7 +171,7 @@ impl<C: Cluster> Reader<C> {
         }
     }
 
-    /// Puts the records of a batch that were not read before into the run.
+    /// Puts the records of a batch that were not read before into the run, as the transforms leave them.
     async fn take(
         &mut self,
         batch: &Batch,
@@ -162,25 +180,12 @@ impl<C: Cluster> Reader<C> {
     ) -> Result<(), Left> {
         let records = batch.records();
         let (base, last) = (batch.get_base_offset(), batch.get_last_offset());
-        let span = usize::try_from(last - base + 1).unwrap_or(0);
-        if records.len() > span {
-            return Err(Left::Stop(SourceError::refused(
-                format!(
-                    "{}: the transforms made {} records of the {span} from offset {base} on, so records have no \
-                     positions of their own any more",
-                    self.partition,
-                    records.len()
-                ),
-                "Use transforms that make at most one record of each, such as filter, map and filter-map",
-            )));
-        }
-        if self.is_exact() && base > self.next {
+        if base > self.next {
             // Whether the records between were deleted is seen before the next stream.
             return Err(Left::Again(format!("the stream went on at offset {base}")));
         }
         for (index, record) in records.iter().enumerate() {
-            let is_last = index + 1 == records.len();
-            let offset = if is_last && !self.is_exact() { last } else { base + index as i64 };
+            let offset = base + index as i64;
             let timestamp = timestamp(batch, record);
             if offset == self.next - 1 && witness.take().is_some_and(|expected| timestamp != Some(expected)) {
                 let partition = self.partition.clone();
@@ -189,23 +194,48 @@ impl<C: Cluster> Reader<C> {
             if offset < self.next {
                 continue;
             }
-            run.push(SourceRecord { offset, timestamp, key: key(record), payload: payload(record) });
+            match self.transformed(batch, record)? {
+                Some(record) => {
+                    run.push(SourceRecord {
+                        offset,
+                        timestamp,
+                        key: key(&record),
+                        payload: payload(&record),
+                    });
+                }
+                None => run.pass(offset, timestamp),
+            }
             (self.next, self.last) = (offset + 1, timestamp);
             if run.bytes() >= RUN_BYTES || run.len() >= RUN_RECORDS {
                 self.hand_on(run).await;
             }
+            if self.chain.is_some() && index % YIELD == 0 {
+                tokio::task::yield_now().await;
+            }
         }
-        if self.is_exact() && records.len() < span && self.next <= last {
+        if self.next <= last {
             return Err(Left::Stop(SourceError::refused(
                 format!(
-                    "{}: the batch at offset {base} holds {} of its {span} records",
-                    self.partition,
-                    records.len()
+                    "{}: the batch at offset {base} lacks records from offset {} to {last}",
+                    self.partition, self.next
                 ),
                 "Look at the SPU's storage, and at what produced the batch",
             )));
         }
         Ok(())
+    }
+
+    /// What the transforms leave of a record, if anything.
+    fn transformed<'a>(
+        &mut self,
+        batch: &Batch,
+        record: &'a Record,
+    ) -> Result<Option<Cow<'a, Record>>, Left> {
+        let Some(chain) = &mut self.chain else {
+            return Ok(Some(Cow::Borrowed(record)));
+        };
+        let applied = chain.apply(record, batch.get_base_offset(), batch.get_base_timestamp());
+        applied.map(|record| record.map(Cow::Owned)).map_err(|fault| left(fault, self.partition.topic()))
     }
 
     /// Gives the run to the lanes once there is room for it. Another takes its place.
@@ -260,24 +290,6 @@ impl<C: Cluster> Reader<C> {
         self.desk.say(Ok(SourceEvent::Ends(vec![(self.partition.clone(), retained.end)])));
     }
 
-    /// The stream is open, there is something, and nothing comes: its connection is dead.
-    fn stalled(&mut self) -> Left {
-        self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
-        Left::Again("nothing came".to_owned())
-    }
-
-    fn left(&self, fault: Fault) -> Left {
-        match fault {
-            Fault::Passing(what) => Left::Again(what),
-            // What is gone, and whether it was needed, is seen before the next stream.
-            Fault::OutOfRange => Left::Again("the offset is not there".to_owned()),
-            // The watch looks for the topic, and decides.
-            Fault::NoTopic => Left::Again("the topic is not there".to_owned()),
-            Fault::TooSmall => Left::TooSmall,
-            fault @ Fault::Refused { .. } => Left::Stop(refusal(fault, self.partition.topic())),
-        }
-    }
-
     fn too_large(&self) -> SourceError {
         SourceError::refused(
             format!(
@@ -287,10 +299,17 @@ impl<C: Cluster> Reader<C> {
             "Set meta.consumer.max-bytes to more than the largest batch that is produced",
         )
     }
+}
 
-    /// Whether every record has the offset that Fluvio shows for it.
-    fn is_exact(&self) -> bool {
-        self.desk.settings.transforms.is_empty()
+fn left(fault: Fault, topic: &str) -> Left {
+    match fault {
+        Fault::Passing(what) => Left::Again(what),
+        // What is gone, and whether it was needed, is seen before the next stream.
+        Fault::OutOfRange => Left::Again("the offset is not there".to_owned()),
+        // The watch looks for the topic, and decides.
+        Fault::NoTopic => Left::Again("the topic is not there".to_owned()),
+        Fault::TooSmall => Left::TooSmall,
+        fault @ Fault::Refused { .. } => Left::Stop(refusal(fault, topic)),
     }
 }
 

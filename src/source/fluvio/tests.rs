@@ -3,17 +3,24 @@
 
 use std::sync::atomic::AtomicU32;
 
-use fluvio::dataplane::link::smartmodule::{SmartModuleKind, SmartModuleTransformRuntimeError};
-use fluvio::dataplane::record::{Record, RecordData, RecordKey};
+use fluvio::dataplane::record::{Record, RecordKey};
 use futures_util::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::framework::config::{ConsumerSettings, Partitions, StartAt, Transform};
+use crate::framework::smartmodule::Module;
 use crate::source::Fetched;
 
 const MAX_BYTES: u32 = 1 << 20;
+/// Keeps the records whose value holds the parameter `contains`.
+const FILTER: &[u8] = include_bytes!("../../../tests/fluvio/smartmodule/filter-contains.wasm");
+/// Replaces in each value the parameter `from` by the parameter `to`.
+const MAP: &[u8] = include_bytes!("../../../tests/fluvio/smartmodule/map-replace.wasm");
 const FIRST_STAMP: i64 = 1_700_000_000_000;
+
+/// Longer than anything takes; it passes at once where nothing else goes on.
+const IN_VAIN: Duration = Duration::from_secs(400);
 
 type Item = Result<Batch, ErrorCode>;
 
@@ -30,6 +37,7 @@ struct State {
     retained: Retained,
     retained_faults: u32,
     reports: Vec<(u32, i64)>,
+    modules: Vec<Module>,
 }
 
 /// A stream that the source has opened. Dropping it ends the stream.
@@ -49,6 +57,17 @@ impl Opened {
 impl Double {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no test holds it")
+    }
+}
+
+impl Double {
+    /// The cluster's transforms: the module, and one parameter.
+    fn run_modules(&self, modules: &[(&[u8], &str, &str)]) {
+        let module = |(wasm, name, value): &(&[u8], &str, &str)| {
+            let with = BTreeMap::from([((*name).to_owned(), (*value).to_owned())]);
+            Module::new(Transform { uses: "module".to_owned(), with }, *wasm)
+        };
+        self.state().modules = modules.iter().map(module).collect();
     }
 }
 
@@ -83,6 +102,11 @@ impl Cluster for Double {
         Ok(Box::pin(items))
     }
 
+    async fn chain(&self) -> Result<Option<Chain>, Fault> {
+        let modules = self.state().modules.clone();
+        if modules.is_empty() { Ok(None) } else { Chain::start(&modules).map(Some) }
+    }
+
     async fn report(&self, partition: u32, next_offset: i64) -> Result<(), Fault> {
         self.state().reports.push((partition, next_offset));
         Ok(())
@@ -109,7 +133,8 @@ impl Stage {
     fn with(partitions: u32, retained: Retained, settings: &FluvioSettings, budget: usize) -> Self {
         let partitions = (partitions > 0).then_some(partitions);
         let (sender, opened) = channel();
-        let state = State { partitions, retained, retained_faults: 0, reports: Vec::new() };
+        let state =
+            State { partitions, retained, retained_faults: 0, reports: Vec::new(), modules: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let double = Double { state, opened: sender, created: Arc::default() };
         let source = FluvioSource::over(double.clone(), settings, MAX_BYTES, Budget::new(budget));
@@ -137,7 +162,8 @@ impl Stage {
     }
 
     async fn opened(&mut self) -> Opened {
-        self.opened.recv().await.expect("a stream")
+        let opened = tokio::time::timeout(IN_VAIN, self.opened.recv()).await;
+        opened.expect("waited in vain for a stream").expect("a stream")
     }
 
     /// The next event that is not about ends.
@@ -147,7 +173,8 @@ impl Stage {
 
     async fn said(&mut self) -> Event {
         loop {
-            match self.source.next().await {
+            let next = tokio::time::timeout(IN_VAIN, self.source.next()).await;
+            match next.expect("waited in vain for an event") {
                 Ok(SourceEvent::Ends(_) | SourceEvent::Trouble(_)) => {}
                 other => return other,
             }
@@ -164,7 +191,8 @@ impl Stage {
     /// Why the source ends, whatever it says before.
     async fn failure(&mut self) -> SourceError {
         loop {
-            if let Err(error) = self.source.next().await {
+            let next = tokio::time::timeout(IN_VAIN, self.source.next()).await;
+            if let Err(error) = next.expect("waited in vain for the end") {
                 return error;
             }
         }
@@ -196,11 +224,6 @@ fn settings() -> FluvioSettings {
     }
 }
 
-fn transformed() -> FluvioSettings {
-    let transform = Transform { uses: "keep".to_owned(), with: BTreeMap::new(), lookback: None };
-    FluvioSettings { transforms: vec![transform], ..settings() }
-}
-
 /// A batch from `base` on. Each record's value is its offset, and its time too.
 fn batch(base: i64, records: i64) -> Batch {
     let values: Vec<String> = (base..base + records).map(|offset| offset.to_string()).collect();
@@ -218,8 +241,8 @@ fn batch_of(base: i64, mut records: Vec<Record>) -> Batch {
     batch
 }
 
-/// What a transform leaves of a span of offsets.
-fn left_over(base: i64, span: i32, records: i64) -> Batch {
+/// A batch that lacks its last records.
+fn cut_off(base: i64, span: i32, records: i64) -> Batch {
     let mut batch = batch(base, records);
     batch.set_offset_delta(span - 1);
     batch
@@ -491,16 +514,18 @@ async fn a_batch_that_does_not_fit_is_asked_for_again_in_a_larger_answer() {
     assert_eq!((stream.offset, stream.max_bytes), (2, 4 * MAX_BYTES));
     stream.send(Ok(batch(0, 3)));
     stream.send(Ok(batch(3, 10)));
-    assert_eq!(offsets(&stage.run().await), (3..13).collect::<Vec<i64>>());
+    assert_eq!(offsets(&stage.run().await), [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    let stream = stage.opened().await;
+    assert_eq!((stream.offset, stream.max_bytes), (12, MAX_BYTES), "the next ones fit again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_lacks_records_ends_the_source() {
     let (mut stage, stream) = Stage::reading(held(0, 20), 0).await;
-    stream.send(Ok(left_over(0, 10, 3)));
+    stream.send(Ok(cut_off(0, 10, 3)));
     assert_eq!(offsets(&stage.run().await), [0, 1, 2]);
     let text = stage.failure().await.to_string();
-    assert!(text.contains("the batch at offset 0 holds 3 of its 10 records"), "{text}");
+    assert!(text.contains("the batch at offset 0 lacks records from offset 3 to 9"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -511,7 +536,7 @@ async fn a_stream_that_brings_nothing_though_there_is_something_is_opened_again(
     drop(stream);
     again.send(Ok(batch(0, 20)));
     assert_eq!(stage.run().await.len(), 20);
-    let idle = tokio::time::timeout(Duration::from_secs(600), stage.opened()).await;
+    let idle = tokio::time::timeout(Duration::from_secs(300), stage.opened()).await;
     assert!(idle.is_err(), "all is read, so silence is as it should be");
 }
 
@@ -529,54 +554,64 @@ async fn a_batch_that_never_fits_ends_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_transforms_only_the_end_of_an_answer_has_its_own_offset() {
-    let mut stage = Stage::with(1, held(0, 40), &transformed(), 1 << 20);
+async fn what_a_filter_leaves_keeps_its_offsets_and_the_position_moves_over_the_rest() {
+    let mut stage = Stage::new(1, held(0, 40));
+    stage.double.run_modules(&[(FILTER, "contains", "7")]);
     let stream = stage.begin(0, 1).await;
-    stream.send(Ok(left_over(0, 20, 3)));
-    stream.send(Ok(left_over(20, 20, 1)));
-    assert_eq!(offsets(&stage.run().await), [0, 1, 19, 39]);
+    stream.send(Ok(batch(0, 20)));
+    stream.send(Ok(batch(20, 20)));
+    let run = stage.run().await;
+    assert_eq!(offsets(&run), [7, 17, 27, 37]);
+    assert_eq!(run.passed(), Some((40, Some(FIRST_STAMP + 39))));
     drop(stream);
     let stream = stage.opened().await;
-    assert_eq!(stream.offset, 40, "no record bears witness where offsets are not its own");
-}
-
-#[tokio::test(start_paused = true)]
-async fn records_left_of_an_answer_are_not_lost_when_it_comes_again() {
-    let mut stage = Stage::with(1, held(0, 40), &transformed(), 1 << 20);
-    // The first two of an answer from 0 on were written; it comes again, with one batch more.
-    let stream = stage.begin(2, 1).await;
-    stream.send(Ok(left_over(0, 40, 5)));
+    assert_eq!(stream.offset, 39, "the last record read bears witness, though it was dropped");
+    stream.send(Ok(batch(20, 20)));
+    stream.send(Ok(batch(40, 5)));
     let run = stage.run().await;
-    assert_eq!(offsets(&run), [2, 3, 39]);
-    let values: Vec<&[u8]> = run.records().filter_map(|record| record.payload).collect();
-    assert_eq!(values, [b"2", b"3", b"4"]);
+    assert_eq!((run.len(), run.passed()), (0, Some((45, Some(FIRST_STAMP + 44)))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transform_that_makes_more_records_than_it_gets_ends_the_source() {
-    let mut stage = Stage::with(1, held(0, 40), &transformed(), 1 << 20);
-    let stream = stage.begin(0, 1).await;
-    stream.send(Ok(left_over(0, 2, 5)));
-    let text = stage.failure().await.to_string();
-    assert!(text.contains("made 5 records of the 2 from offset 0 on"), "{text}");
+async fn what_a_map_changes_keeps_its_key_its_time_and_its_offset() {
+    let mut stage = Stage::new(1, held(0, 40));
+    stage.double.run_modules(&[(FILTER, "contains", "2"), (MAP, "from", "2")]);
+    let stream = stage.begin(20, 1).await;
+    let records = (20..26).map(|offset| Record::new_key_value(RecordKey::from("k"), format!("{offset}!")));
+    stream.send(Ok(batch_of(20, records.collect())));
+    let run = stage.run().await;
+    let seen: Vec<_> =
+        run.records().map(|record| (record.offset, record.timestamp, record.key, record.payload)).collect();
+    assert_eq!(seen.len(), 6);
+    assert_eq!(seen[5], (25, Some(FIRST_STAMP + 25), Some(&b"k"[..]), Some(&b"5!"[..])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transform_that_fails_ends_the_source_and_the_record_is_not_shown() {
-    let mut stage = Stage::with(1, held(0, 40), &transformed(), 1 << 20);
+async fn a_transform_that_fails_ends_the_source_at_its_record_and_the_record_is_not_shown() {
+    let mut stage = Stage::new(1, held(0, 40));
+    stage.double.run_modules(&[(MAP, "from", "canary-9c1f")]);
     let stream = stage.begin(0, 1).await;
-    stream.send(Ok(left_over(0, 5, 5)));
-    stream.send(Err(ErrorCode::SmartModuleRuntimeError(Box::new(SmartModuleTransformRuntimeError {
-        hint: "canary-9c1f is no number".to_owned(),
-        offset: 5,
-        kind: SmartModuleKind::Map,
-        record_key: Some(RecordData::from("canary-9c1f")),
-        record_value: RecordData::from("canary-9c1f"),
-    }))));
-    assert_eq!(stage.run().await.len(), 5, "what came before is good");
+    let mut records: Vec<Record> = (0..5).map(|offset: i32| Record::new(offset.to_string())).collect();
+    // More than the module may take in memory.
+    records[3] = Record::new(vec![b'x'; 100 << 20]);
+    stream.send(Ok(batch_of(0, records)));
+    assert_eq!(offsets(&stage.run().await), [0, 1, 2], "what came before is good");
     let error = stage.failure().await;
     let text = format!("{error} {error:?}");
-    assert!(text.contains("failed at offset 5") && !text.contains("canary"), "{text}");
+    assert!(
+        text.contains("failed at offset 3") && !text.contains("canary") && !text.contains("xxx"),
+        "{text}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn something_that_is_no_smartmodule_ends_the_source() {
+    let mut stage = Stage::new(1, held(0, 40));
+    stage.double.run_modules(&[(b"\0asm nothing", "secret", "canary-9c1f")]);
+    let partition = stage.assigned().await;
+    stage.source.begin(&partition, Tenure(1), 0);
+    let text = stage.failure().await.to_string();
+    assert!(text.contains("the SmartModules module cannot be started") && !text.contains("canary"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

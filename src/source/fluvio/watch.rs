@@ -151,11 +151,20 @@ pub(super) async fn announce<C: Cluster>(desk: Arc<Desk<C>>, partition: Partitio
     let mut rests = pauses();
     loop {
         match desk.cluster.retained(number_of(&partition)).await {
-            Ok(retained) => return desk.say(Ok(SourceEvent::Assigned { partition, retained })),
+            Ok(retained) => {
+                desk.note(Some(number_of(&partition)), None);
+                return desk.say(Ok(SourceEvent::Assigned { partition, retained }));
+            }
             Err(fault @ Fault::Refused { .. }) => return desk.say(Err(refusal(fault, partition.topic()))),
             // A topic that is gone is the watch's to notice.
             Err(fault) => {
-                tracing::debug!(%partition, ?fault, "the cluster does not say what it holds; asking again");
+                let what = match fault {
+                    Fault::Passing(what) => what,
+                    _ => "it does not say what it holds".to_owned(),
+                };
+                if desk.note(Some(number_of(&partition)), Some(what.clone())) {
+                    tracing::warn!(%partition, what, "the cluster does not say what it holds; asking again");
+                }
             }
         }
         tokio::time::sleep(rests.next().unwrap_or(LONGEST_PAUSE)).await;

@@ -1,6 +1,7 @@
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use super::*;
 
@@ -133,4 +134,49 @@ async fn a_socket_that_somebody_else_put_in_our_place_stays() {
     drop(ours);
     assert!(StdStream::connect(folder.socket()).is_ok());
     drop(theirs);
+}
+
+#[tokio::test]
+async fn a_socket_is_lost_when_it_is_removed_or_replaced() {
+    let folder = Folder::create();
+    let ours = Socket::take(&folder.socket()).await.expect("the path is free");
+    assert!(!ours.is_lost());
+    fs::remove_file(folder.socket()).expect("it goes");
+    assert!(ours.is_lost());
+    let theirs = StdListener::bind(folder.socket()).expect("a socket");
+    assert!(ours.is_lost());
+    drop((ours, theirs));
+    assert_eq!(folder.names(), ["a.sock"]);
+}
+
+#[tokio::test]
+async fn what_was_left_by_one_that_was_killed_is_swept_and_nothing_else() {
+    let folder = Folder::create();
+    let now = SystemTime::now();
+    let make = |name: &str, content: &str, modified: SystemTime| {
+        let path = folder.0.join(name);
+        fs::create_dir(&path).expect("a folder");
+        match content {
+            "" => {}
+            "s" => drop(StdListener::bind(path.join("s")).expect("a socket")),
+            file => fs::write(path.join(file), "dear").expect("a file"),
+        }
+        File::open(&path).and_then(|made| made.set_modified(modified)).expect("its time");
+    };
+    make(".es0123abcd", "", now - 2 * LEFT_FOR);
+    make(".es0123abce", "s", now - 2 * LEFT_FOR);
+    let others = [".es0123abcf", ".es0123abcx", ".es0123abcde", "es0123abcd", ".es01230000"];
+    make(others[0], "s", now);
+    for name in &others[1..4] {
+        make(name, "", now - 2 * LEFT_FOR);
+    }
+    make(others[4], "file", now - 2 * LEFT_FOR);
+    symlink(folder.0.join(others[1]), folder.0.join(".es11111111")).expect("a link");
+    let socket = Socket::take(&folder.socket()).await.expect("the path is free");
+    let mut names = folder.names();
+    let mut wanted = [&others[..], &[".es11111111", "a.sock"]].concat();
+    names.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+    drop(socket);
 }
