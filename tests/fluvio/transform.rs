@@ -47,6 +47,28 @@ async fn what_a_filter_leaves_and_a_map_changes_becomes_rows_also_after_a_kill()
 }
 
 #[tokio::test]
+async fn the_one_record_that_a_filter_leaves_of_many_segments_arrives_and_the_position_moves_to_the_end() {
+    let _alone = alone().await;
+    let cluster = Cluster::start().await;
+    load(&cluster);
+    cluster.cli(&["topic", "create", TOPIC, "--segment-size", "20000"]);
+    let others: Vec<String> = (0..500).map(|number| line(0, number * 10)).collect();
+    for part in others.chunks(100) {
+        produce(&cluster, 0, part);
+    }
+    produce(&cluster, 0, &[line(0, 7)]);
+    produce(&cluster, 0, &others[..100]);
+    let database = Database::create().await;
+    let mut connector = Connector::on_fluvio(TOPIC, &cluster.home(), &database, &UNEVEN);
+    connector.top = KEEP_SEVENS.to_owned();
+    let client = database.connect().await;
+    let mut process = connector.start();
+    process.settles(&client, 601).await;
+    process.stop().await;
+    assert_eq!(one::<String>(&client, "select string_agg(id, ',') from embeddings").await, "p0-7");
+}
+
+#[tokio::test]
 async fn a_smartmodule_that_is_not_there_is_a_clear_error() {
     let _alone = alone().await;
     let cluster = Cluster::start().await;
