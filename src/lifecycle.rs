@@ -21,7 +21,7 @@ use crate::route::{Router, TableLimits};
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
-use crate::source::{Budget, Source};
+use crate::source::{Budget, Source, SourceError};
 use crate::target;
 use crate::write::PostgresWriter;
 
@@ -147,27 +147,21 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
         // Asked to stop before anything was taken.
         None => (true, Ok(())),
         Some(Err(error)) => (true, Err(error)),
-        Some(Ok(tables)) => {
-            let begun = match &settings.source {
-                SourceSettings::Kafka(kafka) => match KafkaSource::start(kafka, budget) {
-                    Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
-                    Err(error) => Err(error),
-                },
-                #[cfg(feature = "fluvio")]
-                SourceSettings::Fluvio(fluvio) => {
-                    match FluvioSource::start(fluvio, &settings.connector, budget) {
-                        Ok(source) => Ok(flow(source, &settings, &tables, &monitor, &stop).await),
-                        Err(error) => Err(error),
-                    }
-                }
-                // The configuration refuses it before.
-                #[cfg(not(feature = "fluvio"))]
-                SourceSettings::Fluvio(_) => {
-                    Err(crate::source::SourceError::Gone("this build has no Fluvio".to_owned()))
-                }
-            };
-            begun.unwrap_or_else(|error| (true, Err(error.into())))
-        }
+        Some(Ok(tables)) => match &settings.source {
+            SourceSettings::Kafka(kafka) => {
+                flow(KafkaSource::start(kafka, budget), &settings, &tables, &monitor, &stop).await
+            }
+            #[cfg(feature = "fluvio")]
+            SourceSettings::Fluvio(fluvio) => {
+                let source = FluvioSource::start(fluvio, &settings.connector, budget);
+                flow(source, &settings, &tables, &monitor, &stop).await
+            }
+            // The configuration refuses it before.
+            #[cfg(not(feature = "fluvio"))]
+            SourceSettings::Fluvio(_) => {
+                (true, Err(SourceError::Gone("this build has no Fluvio".to_owned()).into()))
+            }
+        },
     };
     match &ended {
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
@@ -179,12 +173,16 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
 /// Reads and writes until it is asked to stop, or cannot go on; then drains. Returns whether all that was
 /// gathered was written, and why it ended.
 async fn flow<S: Source>(
-    source: S,
+    source: Result<S, SourceError>,
     settings: &Settings,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
     stop: &StopSignal,
 ) -> (bool, Result<(), ConnectorError>) {
+    let source = match source {
+        Ok(source) => source,
+        Err(error) => return (true, Err(error.into())),
+    };
     monitor.enter(Phase::Starting, "waiting for partitions");
     let mut pipeline = join(source, settings, tables, monitor);
     let ended = pipeline.run(&stop.asked).await;

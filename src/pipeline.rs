@@ -203,7 +203,8 @@ impl<S: Source> Pipeline<S> {
         let origin = match stored {
             true => "stored in Postgres",
             false if next_offset == retained.earliest => "the beginning, as nothing is stored",
-            false => "the end, as nothing is stored and start is end",
+            false if next_offset == retained.end => "the end, as nothing is stored and start is end",
+            false => "the configured start, as nothing is stored",
         };
         tracing::info!(%partition, offset = next_offset, origin, epoch = tenure.0, "partition begins");
         self.monitor.begins(partition, tenure, next_offset, retained.end);

@@ -91,6 +91,17 @@ fn problems(text: &str) -> Vec<String> {
     }
 }
 
+/// Each file has just its one problem.
+fn assert_sentences(cases: Vec<(String, &str)>) {
+    let wrong: Vec<String> = cases
+        .into_iter()
+        .map(|(text, sentence)| (problems(&text).join("\n         "), text, sentence))
+        .filter(|(found, _, sentence)| found != sentence)
+        .map(|(found, text, sentence)| format!("{text}\nexpected {sentence}\nfound    {found}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
 /// A folder for one test, gone when the test is.
 struct Folder(PathBuf);
 

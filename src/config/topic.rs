@@ -63,23 +63,9 @@ pub(super) fn read(meta: &Section<'_>, form: Form, taker: Taker, report: &mut Re
         Section::open(field.node, &field.path, field.key_at, "meta.topic", report)
             .and_then(|topic| read_mapping(&topic, taker, report))
     } else {
-        read_name(field, taker, report).map(named)
+        read_name(field, taker, report).map(TopicSettings::named)
     };
     topic.map_or(Topic::Bad, Topic::Named)
-}
-
-/// A topic of which nothing but its name is known.
-fn named(name: String) -> TopicSettings {
-    TopicSettings {
-        name,
-        partitions: 1,
-        replication: 1,
-        ignore_rack_assignment: false,
-        retention: None,
-        segment_size: None,
-        max_partition_size: None,
-        compression: None,
-    }
 }
 
 fn read_name(field: &Field<'_>, taker: Taker, report: &mut Report) -> Option<String> {

@@ -44,6 +44,22 @@ pub struct TopicSettings {
     pub compression: Option<Compression>,
 }
 
+impl TopicSettings {
+    /// A topic of which nothing but its name is said.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: 1,
+            replication: 1,
+            ignore_rack_assignment: false,
+            retention: None,
+            segment_size: None,
+            max_partition_size: None,
+            compression: None,
+        }
+    }
+}
+
 /// A topic's `compression`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {

@@ -1,8 +1,7 @@
 //! A consumer of a Fluvio topic, over the published client. Part of the framework's room.
 //!
 //! Mirrors `consumer_stream_from_config` and `ensure_topic_exists`: cluster profile and TLS as the client
-//! finds them, the framework's client id, transforms as SmartModule invocations. Goes further: one
-//! stream per partition from any absolute offset, read-committed, without retries of its own (the
+//! finds them, the framework's client id. Goes further: one stream per partition from any absolute offset, read-committed, without retries of its own (the
 //! client's move the offset of partitions that had no fault); no record is lost where an answer is cut
 //! off; and an offset can be reported that is not the last one yielded.
 //!
@@ -21,7 +20,7 @@ use std::time::Duration;
 use fluvio::dataplane::link::ErrorCode;
 use fluvio::dataplane::record::{Batch, ReplicaKey};
 use fluvio::metadata::partition::PartitionSpec;
-use fluvio::metadata::smartmodule::SmartModuleApiClient;
+use fluvio::metadata::smartmodule::SmartModuleSpec;
 use fluvio::metadata::spu::SpuSpec;
 use fluvio::metadata::topic::TopicSpec;
 use fluvio::{FluvioAdmin, FluvioClusterConfig, Isolation};
@@ -46,7 +45,7 @@ pub use fault::Fault;
 /// How long an answer may take, connecting included.
 const ANSWER: Duration = Duration::from_secs(10);
 /// One answer's bytes when the configuration says nothing: what the client itself asks for.
-const MAX_BYTES: u32 = 1_000_000;
+pub const MAX_BYTES: u32 = 1_000_000;
 
 /// Batches of one partition as the client streams them, in order.
 pub type Batches = BoxStream<'static, Result<Batch, ErrorCode>>;
@@ -63,7 +62,6 @@ struct Shared {
     id: String,
     transforms: Vec<Transform>,
     modules: OnceCell<Vec<Module>>,
-    max_bytes: u32,
     admin: Mutex<Option<Arc<FluvioAdmin>>>,
     /// The way to each partition's leader, as far as it is known.
     leaders: Mutex<HashMap<u32, i32>>,
@@ -122,7 +120,6 @@ impl Consumer {
                 .ok_or_else(|| format!("the Fluvio client has no profile {profile}"))?,
         };
         cluster.client_id = Some(format!("fluvio_connector_{connector}"));
-        let max_bytes = settings.consumer.max_bytes.unwrap_or(MAX_BYTES);
         Ok(Self {
             shared: Arc::new(Shared {
                 cluster,
@@ -130,7 +127,6 @@ impl Consumer {
                 id: settings.consumer.id.clone(),
                 transforms: settings.transforms.clone(),
                 modules: OnceCell::new(),
-                max_bytes,
                 admin: Mutex::new(None),
                 leaders: Mutex::default(),
                 spus: Mutex::default(),
@@ -142,11 +138,6 @@ impl Consumer {
     /// Where the cluster is, for messages.
     pub fn endpoint(&self) -> &str {
         &self.shared.cluster.endpoint
-    }
-
-    /// The bytes of one answer, unless a reader needs more.
-    pub fn max_bytes(&self) -> u32 {
-        self.shared.max_bytes
     }
 
     /// How many partitions the topic has; `None` when there is no topic. Cancel-safe.
@@ -262,26 +253,21 @@ impl Consumer {
     }
 
     async fn load_modules(&self) -> Result<Vec<Module>, Fault> {
-        let load = async {
-            let config =
-                ClientConfig::try_from(self.shared.cluster.clone()).map_err(|error| Fault::of_any(&error))?;
-            let client = SmartModuleApiClient::connect_with_config(config)
-                .await
-                .map_err(|error| Fault::of_any(&error))?;
-            let mut modules = Vec::new();
-            for transform in &self.shared.transforms {
-                let name = &transform.uses;
-                let found = client.get(name.clone()).await.map_err(|error| Fault::of_any(&error))?;
-                let spec = found.ok_or_else(|| Fault::Refused {
-                    reason: format!("there is no SmartModule {name}"),
-                    remedy: "Load it (fluvio hub sm download, or fluvio sm create), or mend `transforms`",
-                })?;
-                let wasm = spec.wasm.as_raw_wasm().map_err(Fault::passing)?;
-                modules.push(Module::new(transform.clone(), wasm));
-            }
-            Ok(modules)
-        };
-        tokio::time::timeout(ANSWER, load).await.unwrap_or_else(|_| Err(self.silence("the controller")))
+        let mut modules = Vec::new();
+        for transform in &self.shared.transforms {
+            let name = &transform.uses;
+            let mut found = self
+                .ask(|admin| async move { admin.list::<SmartModuleSpec, String>(vec![name.clone()]).await })
+                .await?;
+            // Which versions a name means is known to the cluster alone; the client takes the last too.
+            let module = found.pop().ok_or_else(|| Fault::Refused {
+                reason: format!("there is no SmartModule {name}"),
+                remedy: "Load it (fluvio hub sm download, or fluvio sm create), or mend `transforms`",
+            })?;
+            let wasm = module.spec.wasm.as_raw_wasm().map_err(Fault::passing)?;
+            modules.push(Module::new(transform.clone(), wasm));
+        }
+        Ok(modules)
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Session>> {
@@ -326,8 +312,7 @@ impl Consumer {
         self.in_time(partition, async { question(self.line(partition).await?).await }).await?
     }
 
-    /// Waits for an answer of the partition's leader. One that does not come, or that the connection
-    /// failed to bring, takes the connection out of use.
+    /// Waits for an answer of the partition's leader. One that does not come takes the connection out of use.
     async fn in_time<T>(&self, partition: u32, answer: impl Future<Output = T>) -> Result<T, Fault> {
         match tokio::time::timeout(ANSWER, answer).await {
             Ok(answer) => Ok(answer),

@@ -22,7 +22,6 @@ use super::consumer::Fault;
 
 /// What the modules of one chain may take in memory, all together.
 const MEMORY: usize = 128 << 20;
-const LOOK_AT_TRANSFORMS: &str = "Look at `transforms`: the SmartModule, and what stands under its `with`";
 
 /// A transform with its module's WebAssembly.
 #[derive(Clone)]
@@ -111,7 +110,8 @@ impl Chain {
 }
 
 fn refused(reason: impl Into<String>) -> Fault {
-    Fault::Refused { reason: reason.into(), remedy: LOOK_AT_TRANSFORMS }
+    let remedy = "Look at `transforms`: the SmartModule, and what stands under its `with`";
+    Fault::Refused { reason: reason.into(), remedy }
 }
 
 impl std::fmt::Debug for Module {

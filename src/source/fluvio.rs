@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Budget, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
 use crate::framework::config::{FluvioSettings, TopicSettings};
-use crate::framework::consumer::{Batches, Consumer, Fault};
+use crate::framework::consumer::{Batches, Consumer, Fault, MAX_BYTES};
 use crate::framework::smartmodule::Chain;
 use reader::Reader;
 
@@ -109,6 +109,7 @@ pub struct FluvioSource<C: Cluster = Consumer> {
 struct Desk<C> {
     cluster: C,
     settings: FluvioSettings,
+    /// The bytes of one answer, unless a batch needs more.
     max_bytes: u32,
     budget: Budget,
     events: mpsc::UnboundedSender<Event>,
@@ -142,18 +143,17 @@ impl FluvioSource {
             )
         })?;
         tracing::info!(cluster = consumer.endpoint(), topic = settings.topic.name, "reading from Fluvio");
-        let max_bytes = consumer.max_bytes();
-        Ok(Self::over(consumer, settings, max_bytes, budget))
+        Ok(Self::over(consumer, settings, budget))
     }
 }
 
 impl<C: Cluster> FluvioSource<C> {
-    fn over(cluster: C, settings: &FluvioSettings, max_bytes: u32, budget: Budget) -> Self {
+    fn over(cluster: C, settings: &FluvioSettings, budget: Budget) -> Self {
         let (events, receiver) = event_channel();
         let desk = Arc::new(Desk {
             cluster,
             settings: settings.clone(),
-            max_bytes,
+            max_bytes: settings.consumer.max_bytes.unwrap_or(MAX_BYTES),
             budget,
             events,
             waiting: AtomicUsize::new(0),

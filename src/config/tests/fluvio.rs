@@ -12,19 +12,6 @@ embedsink:
   tables: {embeddings: {dimensions: 384}}
 ";
 
-fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        partitions: 1,
-        replication: 1,
-        ignore_rack_assignment: false,
-        retention: None,
-        segment_size: None,
-        max_partition_size: None,
-        compression: None,
-    }
-}
-
 fn with_meta(keys: &str) -> String {
     FLUVIO.replace("topic: embeddings}", &format!("topic: embeddings, {keys}}}"))
 }
@@ -56,7 +43,7 @@ fn the_sample_that_cdk_test_runs_reads_from_fluvio() {
 fn without_a_source_the_topic_of_meta_is_read_from_fluvio() {
     let settings = read(FLUVIO).unwrap();
     let expected = FluvioSettings {
-        topic: topic("embeddings"),
+        topic: TopicSettings::named("embeddings"),
         create_topic: false,
         profile: None,
         consumer: ConsumerSettings {
@@ -266,13 +253,7 @@ fn what_is_wrong_with_the_consumer_is_said_even_where_the_source_is_not_clear() 
 
 #[test]
 fn each_mistake_with_fluvio_has_its_sentence() {
-    let wrong: Vec<String> = cases()
-        .into_iter()
-        .map(|(text, sentence)| (problems(&text).join("\n         "), text, sentence))
-        .filter(|(found, _, sentence)| found != sentence)
-        .map(|(found, text, sentence)| format!("{text}\nexpected {sentence}\nfound    {found}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_sentences(cases());
 }
 
 /// A file, and its one problem. One case a line, so that they can be read side by side.

@@ -1,16 +1,10 @@
 //! Every kind of mistake, and the sentence that it gets.
 
-use super::{KAFKA, META, POSTGRES, changed, problems, with_kafka, with_keys, with_postgres};
+use super::{KAFKA, META, POSTGRES, assert_sentences, changed, with_kafka, with_keys, with_postgres};
 
 #[test]
 fn each_kind_of_mistake_has_its_sentence() {
-    let wrong: Vec<String> = cases()
-        .into_iter()
-        .map(|(text, sentence)| (problems(&text).join("\n         "), text, sentence))
-        .filter(|(found, _, sentence)| found != sentence)
-        .map(|(found, text, sentence)| format!("{text}\nexpected {sentence}\nfound    {found}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_sentences(cases());
 }
 
 /// A file, and its one problem. One case a line, so that they can be read side by side.

@@ -6,17 +6,22 @@ use fluvio::FluvioError;
 use fluvio::dataplane::link::ErrorCode;
 
 /// Why the cluster did not do what it was asked.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// It may do it later.
+    #[error("{0}")]
     Passing(String),
     /// There is no such topic.
+    #[error("the topic is not there")]
     NoTopic,
     /// The offset asked for is not there, or not any more.
+    #[error("the offset is not there")]
     OutOfRange,
     /// The next batch does not fit into an answer.
+    #[error("the next batch does not fit into an answer")]
     TooSmall,
     /// The operator must act.
+    #[error("{reason}")]
     Refused {
         /// What was refused, in words that hold nothing of a record.
         reason: String,
@@ -30,8 +35,7 @@ impl Fault {
         Self::Passing(error.to_string())
     }
 
-    /// What follows from an error code of the cluster. Says nothing of a record: the text that the client
-    /// makes of a SmartModule's error holds the record's key and value.
+    /// What follows from an error code of the cluster.
     pub fn of(code: &ErrorCode) -> Self {
         match code {
             ErrorCode::OffsetOutOfRange | ErrorCode::OffsetEvicted { .. } => Self::OutOfRange,
@@ -46,13 +50,10 @@ impl Fault {
                 reason: "a batch cannot be decompressed".to_owned(),
                 remedy: "Look at the SPU's storage, and at what produced the batch",
             },
-            other => Self::passing(other),
-        }
-    }
-
-    pub(super) fn of_fluvio(error: &FluvioError) -> Self {
-        match error {
-            FluvioError::TopicNotFound(_) => Self::NoTopic,
+            // No SmartModule runs on the cluster for us. Should one fail all the same, its words hold the record.
+            ErrorCode::SmartModuleRuntimeError(error) => {
+                Self::Passing(format!("a SmartModule of the cluster failed at offset {}", error.offset))
+            }
             other => Self::passing(other),
         }
     }
@@ -60,8 +61,8 @@ impl Fault {
     pub(super) fn of_any(error: &anyhow::Error) -> Self {
         if let Some(code) = error.downcast_ref::<ErrorCode>() {
             Self::of(code)
-        } else if let Some(error) = error.downcast_ref::<FluvioError>() {
-            Self::of_fluvio(error)
+        } else if let Some(FluvioError::TopicNotFound(_)) = error.downcast_ref() {
+            Self::NoTopic
         } else {
             Self::passing(error)
         }

@@ -7,8 +7,8 @@
 //! mode there, and is then linked to its path. A link is never made over something that exists, so of two that
 //! come at once one wins. (The process's umask is left alone: other threads make files too.) A socket on which
 //! nobody listens is removed first; from the look at it to the link the directory is locked (`flock`), so that
-//! what is removed is what was looked at. Directories of processes that were killed at work are removed too. The framework's own connectors know no such lock: they remove
-//! whatever they find.
+//! what is removed is what was looked at. Directories of processes that were killed at work are removed too.
+//! The framework's own connectors know no such lock: they remove whatever they find.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;

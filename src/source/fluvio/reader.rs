@@ -13,7 +13,6 @@ use fluvio::dataplane::record::{Batch, Record};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::watch::refusal;
 use super::{Cluster, Desk, LONGEST_PAUSE, number_of, pauses};
 use crate::framework::consumer::Fault;
 use crate::framework::smartmodule::Chain;
@@ -114,21 +113,19 @@ impl<C: Cluster> Reader<C> {
     async fn stream(&mut self, run: &mut FetchedBuilder) -> Result<Infallible, Left> {
         let cluster = self.desk.cluster.clone();
         let number = number_of(&self.partition);
-        let retained = cluster.retained(number).await.map_err(|fault| left(fault, self.partition.topic()))?;
+        let retained = cluster.retained(number).await.map_err(left)?;
         self.check(retained)?;
         if self.chain.is_none() {
-            self.chain = cluster.chain().await.map_err(|fault| left(fault, self.partition.topic()))?;
+            self.chain = cluster.chain().await.map_err(left)?;
         }
         // The last record read is read once more: it bears witness that this is still the same log.
         let mut witness = self.last.filter(|_| retained.earliest < self.next);
         let from = if witness.is_some() { self.next - 1 } else { self.next };
-        let mut batches = cluster
-            .read(number, from, self.max_bytes)
-            .await
-            .map_err(|fault| left(fault, self.partition.topic()))?;
+        let mut batches = cluster.read(number, from, self.max_bytes).await.map_err(left)?;
         let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due_since = None;
+        let mut is_well = false;
         let mut at_hand = None;
         loop {
             let item = match at_hand.take() {
@@ -137,9 +134,9 @@ impl<C: Cluster> Reader<C> {
                     biased;
                     item = batches.next() => item,
                     _ = check.tick() => {
-                        let retained = cluster.retained(number).await.map_err(|fault| left(fault, self.partition.topic()))?;
+                        let retained = cluster.retained(number).await.map_err(left)?;
                         self.tell_end(retained);
-                        self.tell_well();
+                        self.tell_well(&mut is_well);
                         if retained.end <= self.next {
                             due_since = None;
                         } else if due_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
@@ -151,10 +148,10 @@ impl<C: Cluster> Reader<C> {
             };
             let batch = match item {
                 Some(Ok(batch)) => batch,
-                Some(Err(code)) => return Err(left(Fault::of(&code), self.partition.topic())),
+                Some(Err(code)) => return Err(left(Fault::of(&code))),
                 None => return Err(Left::Again("the stream ended".to_owned())),
             };
-            self.tell_well();
+            self.tell_well(&mut is_well);
             let before = self.next;
             self.take(&batch, &mut witness, run).await?;
             due_since = None;
@@ -235,7 +232,7 @@ impl<C: Cluster> Reader<C> {
             return Ok(Some(Cow::Borrowed(record)));
         };
         let applied = chain.apply(record, batch.get_base_offset(), batch.get_base_timestamp());
-        applied.map(|record| record.map(Cow::Owned)).map_err(|fault| left(fault, self.partition.topic()))
+        applied.map(|record| record.map(Cow::Owned)).map_err(left)
     }
 
     /// Gives the run to the lanes once there is room for it. Another takes its place.
@@ -279,9 +276,9 @@ impl<C: Cluster> Reader<C> {
         Err(Left::Stop(SourceError::out_of_range(self.partition.clone(), self.next, retained)))
     }
 
-    /// The stream goes: what was told of a fault is over.
-    fn tell_well(&self) {
-        if self.desk.note(Some(number_of(&self.partition)), None) {
+    /// The stream goes: what was told of a fault is over. Once a stream is enough.
+    fn tell_well(&self, is_well: &mut bool) {
+        if !std::mem::replace(is_well, true) && self.desk.note(Some(number_of(&self.partition)), None) {
             tracing::info!(partition = %self.partition, offset = self.next, "the partition is read again");
         }
     }
@@ -301,15 +298,12 @@ impl<C: Cluster> Reader<C> {
     }
 }
 
-fn left(fault: Fault, topic: &str) -> Left {
+fn left(fault: Fault) -> Left {
     match fault {
-        Fault::Passing(what) => Left::Again(what),
-        // What is gone, and whether it was needed, is seen before the next stream.
-        Fault::OutOfRange => Left::Again("the offset is not there".to_owned()),
-        // The watch looks for the topic, and decides.
-        Fault::NoTopic => Left::Again("the topic is not there".to_owned()),
         Fault::TooSmall => Left::TooSmall,
-        fault @ Fault::Refused { .. } => Left::Stop(refusal(fault, topic)),
+        Fault::Refused { reason, remedy } => Left::Stop(SourceError::refused(reason, remedy)),
+        // Whether the topic, or what an offset stood for, is gone for good is seen before the next stream.
+        fault => Left::Again(fault.to_string()),
     }
 }
 

@@ -137,7 +137,7 @@ impl Stage {
             State { partitions, retained, retained_faults: 0, reports: Vec::new(), modules: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let double = Double { state, opened: sender, created: Arc::default() };
-        let source = FluvioSource::over(double.clone(), settings, MAX_BYTES, Budget::new(budget));
+        let source = FluvioSource::over(double.clone(), settings, Budget::new(budget));
         Self { double, opened, source }
     }
 
@@ -201,22 +201,13 @@ impl Stage {
 
 fn settings() -> FluvioSettings {
     FluvioSettings {
-        topic: TopicSettings {
-            name: "embeddings".to_owned(),
-            partitions: 2,
-            replication: 1,
-            ignore_rack_assignment: false,
-            retention: None,
-            segment_size: None,
-            max_partition_size: None,
-            compression: None,
-        },
+        topic: TopicSettings { partitions: 2, ..TopicSettings::named("embeddings") },
         create_topic: false,
         profile: None,
         consumer: ConsumerSettings {
             id: "docs".to_owned(),
             partitions: Partitions::All,
-            max_bytes: None,
+            max_bytes: Some(MAX_BYTES),
             start: StartAt::Beginning,
             report_every: Some(Duration::from_secs(10)),
         },

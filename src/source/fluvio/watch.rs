@@ -54,7 +54,10 @@ impl<C: Cluster> Watch<'_, C> {
                     }
                     rest
                 }
-                Err(Fault::Passing(what)) => {
+                Err(Fault::Refused { reason, remedy }) => return SourceError::refused(reason, remedy),
+                Err(Fault::NoTopic) => return self.no_topic(),
+                Err(fault) => {
+                    let what = fault.to_string();
                     if !std::mem::replace(&mut self.unanswered, true) {
                         tracing::warn!(
                             what,
@@ -67,7 +70,6 @@ impl<C: Cluster> Watch<'_, C> {
                     }
                     rests.next().unwrap_or(LONGEST_PAUSE)
                 }
-                Err(fault) => return self.refusal(fault),
             };
             tokio::time::sleep(rest).await;
         }
@@ -118,29 +120,18 @@ impl<C: Cluster> Watch<'_, C> {
         Ok(LOOK)
     }
 
-    fn refusal(&self, fault: Fault) -> SourceError {
+    fn no_topic(&self) -> SourceError {
         let topic = &self.desk.settings.topic.name;
-        match fault {
-            Fault::NoTopic if self.known.is_empty() => SourceError::refused(
+        if self.known.is_empty() {
+            SourceError::refused(
                 format!("there is no topic {topic}"),
                 "Create it (fluvio topic create), or set source.fluvio.create-topic: true, or mend meta.topic",
-            ),
-            fault => refusal(fault, topic),
-        }
-    }
-}
-
-/// What ends the source, from a fault that is not a passing one.
-pub(super) fn refusal(fault: Fault, topic: &str) -> SourceError {
-    match fault {
-        Fault::NoTopic => SourceError::refused(
-            format!("topic {topic} is gone"),
-            "If it was created anew, start the connector again; it then says what to do with the stored positions",
-        ),
-        Fault::Refused { reason, remedy } => SourceError::refused(reason, remedy),
-        Fault::Passing(what) => SourceError::Gone(what),
-        Fault::OutOfRange | Fault::TooSmall => {
-            SourceError::Gone("an answer that fits no question".to_owned())
+            )
+        } else {
+            SourceError::refused(
+                format!("topic {topic} is gone"),
+                "If it was created anew, start the connector again; it then says what to do with the stored positions",
+            )
         }
     }
 }
@@ -155,13 +146,12 @@ pub(super) async fn announce<C: Cluster>(desk: Arc<Desk<C>>, partition: Partitio
                 desk.note(Some(number_of(&partition)), None);
                 return desk.say(Ok(SourceEvent::Assigned { partition, retained }));
             }
-            Err(fault @ Fault::Refused { .. }) => return desk.say(Err(refusal(fault, partition.topic()))),
+            Err(Fault::Refused { reason, remedy }) => {
+                return desk.say(Err(SourceError::refused(reason, remedy)));
+            }
             // A topic that is gone is the watch's to notice.
             Err(fault) => {
-                let what = match fault {
-                    Fault::Passing(what) => what,
-                    _ => "it does not say what it holds".to_owned(),
-                };
+                let what = fault.to_string();
                 if desk.note(Some(number_of(&partition)), Some(what.clone())) {
                     tracing::warn!(%partition, what, "the cluster does not say what it holds; asking again");
                 }
