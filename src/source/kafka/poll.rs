@@ -153,11 +153,11 @@ impl Poller {
         };
         match code {
             None => Ok(true),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Err(SourceError::Refused {
-                reason: format!("there is no topic {topic}"),
-                remedy: "Create it (kafka-topics.sh --create --topic ...), or mend meta.topic or \
-                         source.kafka.topics in the configuration",
-            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Err(SourceError::refused(
+                format!("there is no topic {topic}"),
+                "Create it (kafka-topics.sh --create --topic ...), or mend meta.topic or \
+                 source.kafka.topics in the configuration",
+            )
             .into()),
             Some(code) if is_refusal(code) => Err(refused(code).into()),
             Some(code) => {
@@ -377,5 +377,5 @@ fn refused(code: RDKafkaErrorCode) -> SourceError {
         }
         _ => "Look at the broker's ACLs: the connector needs Read on its topics and on its group",
     };
-    SourceError::Refused { reason: code.to_string(), remedy }
+    SourceError::refused(code.to_string(), remedy)
 }
