@@ -30,13 +30,25 @@ create table embedsink.dead_letters (
   partition int not null,
   "offset" bigint not null,
   key bytea,
+  -- A list of {"name": …, "value": …} in the record's order; a value that is not text stands as "base64". Null for none.
+  headers jsonb,
   -- Null for a record without a payload.
   payload bytea,
+  -- How long the payload was. It is longer than what stands in `payload` when it was cut at errors.max-payload.
+  payload_bytes bigint,
+  -- The table it was for, once that was known.
+  table_name text,
   -- One of a closed set, for counting. `message` says it to people, without values of the record.
   reason text not null,
+  -- What the server said, where it was the server that refused the record.
+  sqlstate text,
   message text not null,
+  -- The record's own timestamp, as the source gave it.
   record_timestamp timestamptz,
-  first_seen timestamptz not null default now()
+  first_seen timestamptz not null default now(),
+  -- How often it was tried, replays included, and when last.
+  tries int not null default 1,
+  last_tried timestamptz not null default now()
 );
 
 -- Not unique: when a topic is created again, or a position is set back by hand, the same offset comes again, and what is
