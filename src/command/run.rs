@@ -184,6 +184,7 @@ fn report_stop(report: &StopReport) -> u8 {
         upserted = effect.upserted,
         unchanged = effect.unchanged,
         deleted = effect.deleted,
+        stale = effect.stale,
         dead_lettered = effect.dead_lettered,
         retries = report.totals.retries,
         seconds = report.ran_for.as_secs_f64(),
