@@ -209,7 +209,7 @@ fn join<S: Source>(
     let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
-        tolerance: settings.tolerance,
+        tolerance: settings.errors.tolerance,
         start: settings.source.start(),
     };
     Pipeline::new(source, writers, router, pipeline_settings, monitor)
