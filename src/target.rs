@@ -22,6 +22,7 @@ pub(crate) const BOOKKEEPING_RIGHTS: &[(&str, &[&str])] = &[
 ];
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// All migrations of this version.
 pub(crate) fn migrator() -> Migrator {
@@ -50,6 +51,8 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         tls: Tls { mode, ca_file: postgres.tls.ca_file.clone(), client },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
+        statement_timeout: STATEMENT_TIMEOUT,
+        prepared: true,
     }
 }
 

@@ -178,6 +178,8 @@ fn options(database: &Database, port: u16) -> ConnectOptions {
         tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
         application_name: "embedsink tests: a writer".to_owned(),
         connect_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(5 * 60),
+        prepared: true,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The [`Writer`] for PostgreSQL with pgvector.
 
-use sink_postgres_vector::{Committed, ConnectOptions, Connection, Error, VectorRow, VectorTable};
+use sink_postgres_vector::{
+    Committed, ConnectOptions, Connection, Deletion, Error, Overwrite, VectorRow, VectorTable,
+};
 
 use super::ledger::{self, Position};
 use super::{Effect, First, Receipt, Taken, Writer, Written};
@@ -49,12 +51,14 @@ impl PostgresWriter {
             let changes = batch.changes(TableId(index));
             if !changes.upserts.is_empty() {
                 let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-                let upserted = transaction.upsert(table, &rows).await?;
+                let upserted = transaction.upsert(table, &rows, Overwrite::Always).await?;
                 effect.upserted += upserted.changed;
                 effect.unchanged += changes.upserts.len() as u64 - upserted.changed;
             }
             if !changes.deletes.is_empty() {
-                effect.deleted += transaction.delete(table, &changes.deletes).await?;
+                let keys: Vec<Deletion<'_>> =
+                    changes.deletes.iter().map(|id| Deletion { id, timestamp: None }).collect();
+                effect.deleted += transaction.delete(table, &keys, Overwrite::Always).await?.deleted;
             }
         }
         let rejected: Vec<&Rejected> = batch.rejected().collect();
