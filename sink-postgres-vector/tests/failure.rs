@@ -380,3 +380,42 @@ async fn a_right_taken_away_is_named_with_its_grant() {
     assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
     run(&owner, &format!("drop owned by {role}; drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn a_vector_of_another_dimension_is_data() {
+    let (_database, mut connection, table) = Database::with_table(3).await;
+    for embedding in [&[1.0, 2.0][..], &[1.0, 2.0, 3.0, 4.0]] {
+        let mut transaction = connection.begin().await.unwrap();
+        let error =
+            transaction.upsert(&table, &[row("a", "x", embedding)], Overwrite::Always).await.unwrap_err();
+        assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Data, "22000"), "{error}");
+        transaction.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_connections_is_waited_for() {
+    let database = Database::create().await;
+    let server = Connection::open(&options("postgres")).await.unwrap();
+    run(&server, &format!("alter database {} allow_connections false", database.name())).await;
+    let error = Connection::open(&database.options()).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "55000"), "{error}");
+}
+
+#[tokio::test]
+async fn names_that_a_function_made_up_are_not_shown() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    run(
+        &connection,
+        "create function refuse() returns trigger language plpgsql as $$ begin
+           raise exception using errcode = '23514', constraint = new.text, table = new.text, column = new.text;
+         end $$;
+         create trigger refuse before insert on embeddings for each row execute function refuse()",
+    )
+    .await;
+    let mut transaction = connection.begin().await.unwrap();
+    let error = transaction.upsert(&table, &[row("a", CANARY, &[1.0])], Overwrite::Always).await.unwrap_err();
+    assert_eq!(error.sqlstate().unwrap().code(), "23514");
+    assert!(!everything(&error).contains(CANARY), "{}", everything(&error));
+    transaction.rollback().await.unwrap();
+}
