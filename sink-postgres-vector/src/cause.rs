@@ -133,7 +133,11 @@ impl ServerError {
         let name = |name: Option<&str>| name.filter(|_| error.where_().is_none()).map(str::to_owned);
         Self {
             code: error.code().clone(),
-            ended: matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
+            ended: match error.parsed_severity() {
+                Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+                // A pooler says it in words only, and in English.
+                None => matches!(error.severity(), "FATAL" | "PANIC"),
+            },
             message: is_about_the_server(error).then(|| error.message().to_owned()),
             constraint: name(error.constraint()),
             table: name(error.table()),

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use sink_postgres_vector::{Class, Connection, Deletion, Error, Overwrite, VectorRow};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::support::{Database, one, options, row, run, write};
 
@@ -418,4 +421,23 @@ async fn names_that_a_function_made_up_are_not_shown() {
     assert_eq!(error.sqlstate().unwrap().code(), "23514");
     assert!(!everything(&error).contains(CANARY), "{}", everything(&error));
     transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pooler_that_lost_its_server_ends_the_session_in_its_own_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = options("postgres");
+    options.port = listener.local_addr().unwrap().port();
+    let pooler = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut startup = vec![0; socket.read_u32().await.unwrap() as usize - 4];
+        socket.read_exact(&mut startup).await.unwrap();
+        let fields = b"SFATAL\0C08P01\0Mserver conn crashed?\0\0";
+        let len = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        socket.write_all(&[b"E", &len[..], fields].concat()).await.unwrap();
+    };
+    let (error, ()) = tokio::join!(Connection::open(&options), pooler);
+    let error = error.unwrap_err();
+    assert_eq!((error.class(), error.is_closed()), (Class::Transient, true), "{error}");
+    assert!(error.to_string().contains("server conn crashed?"), "{error}");
 }
