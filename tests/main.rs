@@ -9,6 +9,7 @@
 mod command;
 mod crash;
 mod damaged;
+mod dlq;
 mod group;
 mod memory;
 mod monitoring;
