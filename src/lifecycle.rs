@@ -13,17 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::pauses;
+use crate::breaker::BreakerSettings;
 use crate::config::{MigrateMode, Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
-use crate::route::{Router, TableLimits};
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
 use crate::source::{Budget, Source, SourceError};
 use crate::target;
-use crate::write::PostgresWriter;
+use crate::write::topic::LetterTopic;
 
 /// Lanes beyond this many do not pay: the database's work per row outweighs ours.
 const MAX_LANES: usize = 4;
@@ -87,7 +87,9 @@ impl Connector {
     ///
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
-        let budget = Budget::new(2 * settings.batch.max_bytes);
+        // Each lane fills a batch, has one waiting and writes one; two more are on their way to them. Batches keep
+        // the records they were made of, so all of that is charged.
+        let budget = Budget::new((3 * lane_count() + 2) * settings.batch.max_bytes);
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
@@ -184,7 +186,10 @@ async fn flow<S: Source>(
         Err(error) => return (true, Err(error.into())),
     };
     monitor.enter(Phase::Starting, "waiting for partitions");
-    let mut pipeline = join(source, settings, tables, monitor);
+    let mut pipeline = match join(source, settings, tables, monitor) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return (true, Err(error)),
+    };
     let ended = pipeline.run(&stop.asked).await;
     let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
     monitor.enter(Phase::Draining, reason);
@@ -199,19 +204,30 @@ fn join<S: Source>(
     settings: &Settings,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
-) -> Pipeline<S> {
-    let options = target::connect_options(settings);
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
-    let writers = (0..lanes)
-        .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.to_vec()))
-        .collect();
-    let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
+) -> Result<Pipeline<S>, ConnectorError> {
+    let writers = (0..lane_count()).map(|_| target::writer(settings, tables)).collect();
+    let letters = match (&settings.source, &settings.errors.dead_letter_topic) {
+        (SourceSettings::Kafka(kafka), Some(topic)) => {
+            Some(LetterTopic::new(kafka, topic, &settings.connector)?)
+        }
+        _ => None,
+    };
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
-        tolerance: settings.tolerance,
+        tolerance: settings.errors.tolerance,
         start: settings.source.start(),
+        breaker: BreakerSettings {
+            max_ratio_permille: settings.errors.max_ratio_permille,
+            window: settings.errors.window,
+        },
+        letters,
     };
-    Pipeline::new(source, writers, router, pipeline_settings, monitor)
+    let router = Arc::new(target::router(settings, tables));
+    Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
+}
+
+fn lane_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
 }
 
 /// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.
@@ -251,14 +267,4 @@ async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorE
     }
     connection.close().await;
     Ok(tables)
-}
-
-fn limits(table: &VectorTable) -> TableLimits {
-    let chars = |limit: Option<u32>| limit.map(|limit| limit as usize);
-    TableLimits {
-        name: table.name().as_str().to_owned(),
-        dimensions: table.dimensions().into(),
-        max_id_chars: chars(table.max_id_chars()),
-        max_source_chars: chars(table.max_source_chars()),
-    }
 }

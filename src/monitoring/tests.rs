@@ -2,6 +2,7 @@ use super::*;
 use crate::batch::Place;
 use crate::reject::{Reject, RejectReason};
 use crate::route::{Router, TableLimits};
+use crate::source::Headers;
 use crate::source::SourceRecord;
 
 fn monitor() -> Monitor {
@@ -23,14 +24,25 @@ fn begin(monitor: &Monitor, number: i32, next_offset: i64, end: i64) {
 
 /// A batch of `records` dead letters that begins at offset 0 of partition 0.
 fn written(monitor: &Monitor, records: i64, timestamp: Option<i64>) {
-    let limits =
-        TableLimits { name: "t".to_owned(), dimensions: 2, max_id_chars: None, max_source_chars: None };
+    let limits = TableLimits {
+        name: "t".to_owned(),
+        dimensions: 2,
+        max_id_chars: None,
+        max_source_chars: None,
+        skip_stale: false,
+    };
     let mut batch = Batch::new(1, &Router::new(vec![limits]));
     let partition = partition(0);
     let place = Place { partition: &partition, tenure: Tenure(3), stored: 0 };
     for offset in 0..records {
-        let record = SourceRecord { offset, timestamp, key: Some(b"key"), payload: Some(b"canary") };
-        batch.reject(&place, &record, Reject::new(RejectReason::BadJson, "not JSON"));
+        let record = SourceRecord {
+            offset,
+            timestamp,
+            key: Some(b"key"),
+            payload: Some(b"canary"),
+            headers: Headers::default(),
+        };
+        batch.reject(&place, &record, None, Reject::new(RejectReason::BadJson, "not JSON"));
     }
     let receipt = Receipt::for_tests(1);
     let point = batch.settle(&receipt);
