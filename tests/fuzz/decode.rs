@@ -1,7 +1,7 @@
 //! Records: `decode` against the reference decoder.
 
 use embedsink::decode::{Change, decode};
-use embedsink::source::SourceRecord;
+use embedsink::source::{Headers, SourceRecord};
 
 use crate::random::Random;
 use crate::reference::{self, Answer};
@@ -55,6 +55,7 @@ fn run(input: &[u8]) -> Result<String, String> {
         key: KEYS[choice % KEYS.len()],
         // A few are tombstones.
         payload: (choice < 250).then_some(payload),
+        headers: Headers::default(),
     };
     let mut vector = vec![f32::NAN];
     let found = decode(&record, &mut vector);
