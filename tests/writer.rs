@@ -462,7 +462,7 @@ async fn for_any_poisoned_subset_the_dead_letters_are_exactly_that_and_all_else_
         for (_, key, payload) in &records {
             match payload {
                 None => {
-                    ["first", "second"].iter().for_each(|name| drop(table.remove(&format!("{name}/{key}"))))
+                    ["first", "second"].iter().for_each(|name| drop(table.remove(&format!("{name}/{key}"))));
                 }
                 Some(text) if text.contains("poison") => {}
                 Some(text) => {
