@@ -259,9 +259,9 @@ fn refuse_password() -> u16 {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut asked = [0; 4096];
-        stream.read(&mut asked).unwrap();
+        assert!(stream.read(&mut asked).unwrap() > 0);
         stream.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
-        stream.read(&mut asked).unwrap();
+        assert!(stream.read(&mut asked).unwrap() > 0);
         let fields = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"postgres\"\0\0";
         let mut answer = vec![b'E'];
         answer.extend((fields.len() as u32 + 4).to_be_bytes());

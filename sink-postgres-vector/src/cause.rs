@@ -105,7 +105,9 @@ impl Cause {
 
 impl ServerError {
     fn of(error: &DbError) -> Self {
-        let name = |name: Option<&str>| name.map(str::to_owned);
+        // What a function raises may call itself as it likes, and by a value of the row.
+        let is_raised = error.where_().is_some();
+        let name = |name: Option<&str>| name.filter(|_| !is_raised).map(str::to_owned);
         Self {
             code: error.code().clone(),
             ended: matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic)),
