@@ -135,6 +135,7 @@ impl Error {
                          insert, update or delete on the table. The checks at the next start name each missing grant."
                     )
                 })),
+                "25006" => Some("Connect to the primary. Nothing can be written to a standby.".to_owned()),
                 "25P03" | "57014" => Some(
                     "The link or the server is too slow for a batch of this size. Write smaller batches \
                      (batch.max-bytes, batch.max-rows)."
