@@ -5,7 +5,7 @@ KAFKA_PORT ?= 9092
 export POSTGRES_PORT KAFKA_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test test-fluvio check clean-servers
+.PHONY: help setup up down build demo test test-fluvio fuzz check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,11 @@ test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which 
 			|| { echo "$$name is missing: Fluvio's installer brings it (https://www.fluvio.io/docs/fluvio/quickstart)."; missing=1; }; \
 	done; exit $$missing
 	cargo test --release --test fluvio -- --test-threads 1
+
+EXECUTIONS ?= 10000000
+
+fuzz: ## try EXECUTIONS random records, configurations and secrets (default ten million) on two threads
+	EXECUTIONS=$(EXECUTIONS) cargo test --release --test fuzz -- --nocapture
 
 check: ## formatting and lints
 	cargo fmt --all --check
