@@ -10,6 +10,7 @@ mod cases;
 mod command;
 mod crash;
 mod damaged;
+mod dlq;
 mod group;
 mod memory;
 mod monitoring;
