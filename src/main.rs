@@ -137,11 +137,15 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Fluvio's client tells of every connection, and at the level trace it shows whole records; its engine shows
-    // those that a transform fails on. The one is told to those who ask for it by name, the others to nobody.
+    // those that a transform fails on. The one is told to those who ask for it by name, the others to nobody. The
+    // client for Postgres shows the parameters of its statements.
     let asked = std::env::var("RUST_LOG").is_ok_and(|directives| directives.contains("fluvio"));
     let most = if asked { Level::DEBUG } else { Level::WARN };
     let is_for_all = filter_fn(move |line| {
         let target = line.target();
+        if target.starts_with("tokio_postgres") || target.starts_with("postgres_types") {
+            return *line.level() <= Level::WARN;
+        }
         !target.starts_with("fluvio") || (*line.level() <= most && !target.starts_with("fluvio_smartengine"))
     });
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

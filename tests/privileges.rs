@@ -115,6 +115,7 @@ async fn a_role_with_exactly_the_grants_of_the_guide_writes_everything_and_no_dd
     let mut process = connector.start();
     process.logs(1, "partition begins").await;
     process.stop().await;
+    run(&writer.owner, "drop event trigger no_ddl").await;
     writer.drop().await;
 }
 
@@ -265,7 +266,8 @@ async fn whatever_tables_are_called_and_fields_hold_it_lands_as_plain_data() {
             count += 1;
         }
         if random.chance(10) {
-            let payload = json!({"id": id, "embedding": [1, 2, 3], "table_name": value(&mut random)});
+            let payload =
+                json!({"id": id, "embedding": [1, 2, 3], "table_name": format!("{} ?", value(&mut random))});
             producer.send(0, 0, Some(id.as_bytes()), Some(payload.to_string().as_bytes()));
             count += 1;
         }

@@ -150,10 +150,31 @@ fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
                 format!("it has no property {name}")
             }
             KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
-            other => secrets.iter().fold(other.to_string(), |text, secret| text.replace(secret, "****")),
+            other => {
+                let text =
+                    secrets.iter().fold(other.to_string(), |text, secret| text.replace(secret, "****"));
+                settings.properties.values().fold(text, |text, value| without_word(&text, value.expose()))
+            }
         };
         SourceError::Settings { reason }
     })
+}
+
+/// `text` without `word` where it stands alone. A value can be as short as a part of other words.
+fn without_word(text: &str, word: &str) -> String {
+    let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while !word.is_empty()
+        && let Some((before, behind)) = rest.split_once(word)
+    {
+        kept.push_str(before);
+        let is_alone = !kept.ends_with(is_of_word) && !behind.starts_with(is_of_word);
+        kept.push_str(if is_alone { "****" } else { word });
+        rest = behind;
+    }
+    kept.push_str(rest);
+    kept
 }
 
 /// Whether the value of this property is nobody's to read.

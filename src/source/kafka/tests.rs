@@ -103,6 +103,21 @@ async fn a_property_that_librdkafka_does_not_know_or_take_is_named_without_its_v
     }
 }
 
+#[test]
+fn what_librdkafka_says_of_the_settings_together_is_told_without_the_value_of_any() {
+    let broken = [("sasl.mechanism", "c4nary"), ("security.protocol", "sasl_plaintext")];
+    let said = check_settings(&settings(&broken)).expect_err("there is no such mechanism").to_string();
+    assert!(said.contains("SASL mechanism: ****") && !said.contains("c4nary"), "{said}");
+    for (text, word, left) in [
+        ("ssl: ssl.ca of ssl", "ssl", "****: ssl.ca of ****"),
+        ("a_a a a-a", "a", "a_a **** a-a"),
+        ("aa", "a", "aa"),
+        ("any", "", "any"),
+    ] {
+        assert_eq!(without_word(text, word), left);
+    }
+}
+
 /// The next event, in time.
 async fn next(source: &mut KafkaSource) -> SourceEvent {
     let event = tokio::time::timeout(Duration::from_secs(60), source.next()).await;
