@@ -11,6 +11,7 @@ mod commit;
 mod kill;
 mod postgres;
 mod rebalance;
+mod soak;
 #[allow(dead_code, reason = "shared with the other tests, which use the rest of it")]
 #[path = "../support/mod.rs"]
 mod support;
