@@ -3,15 +3,19 @@
 //! It stands between the [`Writer`], which makes one attempt and knows no monitoring, and the lanes,
 //! which want to hear of the outcome only.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::batch::Batch;
-use crate::error::{Disposition, WriteError};
+use crate::breaker::Breaker;
+use crate::config::Tolerance;
+use crate::error::{ConnectorError, Disposition, WriteError};
 use crate::monitoring::LaneMonitor;
 use crate::source::{Partition, Tenure};
-use crate::write::{First, Receipt, Taken, Writer, Written};
+use crate::write::topic::LetterTopic;
+use crate::write::{First, LetterError, Receipt, Taken, Writer, Written};
 
 /// The longest pause between two attempts, but for its random part.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -37,6 +41,7 @@ pub(crate) async fn take_until_settled<W: Writer>(
 ) -> Result<Taken, WriteError> {
     let mut pauses = pauses();
     loop {
+        listener.begins();
         match writer.take(partition, first).await {
             Ok(taken) => {
                 listener.recovered();
@@ -47,23 +52,43 @@ pub(crate) async fn take_until_settled<W: Writer>(
     }
 }
 
+/// What a batch has to pass before it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    /// What a rejected record does.
+    pub(crate) tolerance: Tolerance,
+    /// Ends it all when too many are rejected.
+    pub(crate) breaker: Arc<Breaker>,
+    /// Where a copy of each dead letter goes first.
+    pub(crate) letters: Option<LetterTopic>,
+}
+
 /// Writes a batch, however long the database needs for it. Partitions that were lost meanwhile are
-/// taken out of it and added to `fenced`. `None` when nothing of the batch is left to write.
+/// taken out of it and added to `fenced`. What the target refuses becomes dead letters. `None` when nothing
+/// of the batch is left to write.
 ///
 /// # Errors
 /// Only those that asking again does not mend; the batch's positions have not moved then.
 pub(crate) async fn write_until_settled<W: Writer>(
     writer: &mut W,
     batch: &mut Batch,
+    gate: &Gate,
     fenced: &mut Vec<(Partition, Tenure)>,
     listener: &LaneMonitor<'_>,
-) -> Result<Option<Settled>, WriteError> {
-    let mut pauses = pauses();
+) -> Result<Option<Settled>, ConnectorError> {
+    let (mut pauses, mut published) = (pauses(), 0);
+    gate.breaker.judge(batch).map_err(ConnectorError::TooManyRejects)?;
     loop {
         let begun = Instant::now();
-        match writer.write(batch).await {
+        listener.begins();
+        let written = match publish(gate, batch, &mut published).await {
+            Ok(()) => writer.write(batch).await,
+            Err(error) => Err(error.into()),
+        };
+        match written {
             Ok(Written::Durable(receipt)) => {
                 listener.recovered();
+                gate.breaker.count(batch);
                 return Ok(Some(Settled { receipt, took: begun.elapsed() }));
             }
             Ok(Written::Fenced(lost)) => {
@@ -73,10 +98,46 @@ pub(crate) async fn write_until_settled<W: Writer>(
                 if !left {
                     return Ok(None);
                 }
+                // Those of the lost partitions are no longer counted, so the numbers have changed.
+                published = 0;
             }
-            Err(error) => pause_or_give_up(error, listener, &mut pauses).await?,
+            Ok(Written::Refused(refusals)) => {
+                batch.refuse(refusals);
+                if gate.tolerance == Tolerance::None
+                    && let Some(rejected) = batch.rejected().last()
+                {
+                    let (partition, offset) = (rejected.partition.clone(), rejected.offset);
+                    let reject = rejected.reject.clone();
+                    return Err(ConnectorError::BadRecord { partition, offset, reject });
+                }
+                gate.breaker.judge(batch).map_err(ConnectorError::TooManyRejects)?;
+            }
+            Err(error) => {
+                pause_or_give_up(error, listener, &mut pauses)
+                    .await
+                    .map_err(|error| refused(batch, error))?;
+            }
         }
     }
+}
+
+/// Writes the dead letters that are not yet there to the topic for them, if there is one.
+async fn publish(gate: &Gate, batch: &Batch, published: &mut usize) -> Result<(), LetterError> {
+    if let Some(topic) = &gate.letters {
+        *published = topic.publish(batch, *published).await?;
+    }
+    Ok(())
+}
+
+fn refused(batch: &Batch, error: WriteError) -> ConnectorError {
+    if error.disposition() != Disposition::Reject {
+        return error.into();
+    }
+    let covers: Vec<String> = batch
+        .spans()
+        .map(|span| format!("{} offsets {} to {}", span.partition, span.from, span.to - 1))
+        .collect();
+    ConnectorError::RefusedBatch { covers: covers.join(", "), error }
 }
 
 async fn pause_or_give_up(

@@ -2,19 +2,27 @@
 //!
 //! Invariant: every position a batch covers is in it as exactly one of a row, a deletion or a
 //! reject (or was older than the batch's start, and so already written). For each table and key the
-//! last one wins, whatever came before it in the batch.
+//! last one wins, whatever came before it in the batch (`table.rs` has the rule for stale writes).
+//!
+//! The raw records stay with the batch until it is durable: what the target refuses becomes a dead
+//! letter with every byte of the record.
 
-use std::fmt;
-use std::ops::Range;
+mod letter;
+mod table;
 
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
 
 use crate::commit::CommitPoint;
 use crate::decode::Embedding;
 use crate::reject::Reject;
 use crate::route::{Router, TableId};
-use crate::source::{Partition, SourceRecord, Tenure};
+use crate::source::{Fetched, Partition, SourceRecord, Tenure};
 use crate::write::Receipt;
+
+pub use letter::{DeadLetter, Refusal, Rejected};
+pub use table::{Deletion, EntryId, Row, TableChanges};
+
+use table::TableEntries;
 
 /// The stretch of one partition that a batch covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,73 +39,6 @@ pub struct Span {
     pub last_timestamp: Option<i64>,
 }
 
-/// A row of a batch, borrowed from it.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Row<'a> {
-    /// The key.
-    pub id: &'a str,
-    /// The text.
-    pub text: Option<&'a str>,
-    /// The vector: dim × `f32`, all finite.
-    pub embedding: &'a [f32],
-    /// Microseconds since the Unix epoch.
-    pub timestamp: Option<i64>,
-    /// The source.
-    pub source: Option<&'a str>,
-    /// The text of a JSON object.
-    pub metadata: Option<&'a str>,
-}
-
-/// What is left to do for one table once the last change per key has won; both sorted by key.
-#[derive(Default)]
-pub struct TableChanges<'a> {
-    /// Rows to insert or overwrite.
-    pub upserts: Vec<Row<'a>>,
-    /// Keys to delete.
-    pub deletes: Vec<&'a str>,
-}
-
-/// A record that cannot be used, with all that a dead letter keeps of it.
-pub struct Rejected {
-    /// The partition it came from.
-    pub partition: Partition,
-    /// Its offset.
-    pub offset: i64,
-    /// Milliseconds since the Unix epoch.
-    pub timestamp: Option<i64>,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its whole payload.
-    pub payload: Option<Vec<u8>>,
-    /// The verdict.
-    pub reject: Reject,
-    span: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    span: u32,
-    id: Range<usize>,
-    change: Option<RowFields>,
-}
-
-#[derive(Debug)]
-struct RowFields {
-    text: Option<Range<usize>>,
-    source: Option<Range<usize>>,
-    metadata: Option<Range<usize>>,
-    timestamp: Option<i64>,
-    vector: usize,
-}
-
-/// One table's share: texts and vectors of all rows lie behind each other in one piece each.
-struct TableEntries {
-    dimensions: usize,
-    texts: String,
-    vectors: Vec<f32>,
-    entries: Vec<Entry>,
-}
-
 /// Records of some partitions, to be written in one transaction.
 #[derive(Debug)]
 pub struct Batch {
@@ -106,64 +47,40 @@ pub struct Batch {
     dropped: Vec<bool>,
     tables: Vec<TableEntries>,
     rejected: Vec<Rejected>,
+    /// What the records lie in, and with it their share of the source's budget.
+    runs: Vec<Arc<Fetched>>,
     records: usize,
     source_bytes: usize,
     bytes: usize,
     timestamps: Vec<i64>,
-    charges: Vec<OwnedSemaphorePermit>,
 }
 
-impl fmt::Debug for Row<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row").field("dimensions", &self.embedding.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for TableChanges<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableChanges")
-            .field("upserts", &self.upserts.len())
-            .field("deletes", &self.deletes.len())
-            .finish()
-    }
-}
-
-impl fmt::Debug for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejected")
-            .field("partition", &self.partition)
-            .field("offset", &self.offset)
-            .field("reject", &self.reject)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for TableEntries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableEntries").field("entries", &self.entries.len()).finish_non_exhaustive()
-    }
+/// Where a record stands: its partition, the tenure it was read under, and the offset stored for
+/// the partition before the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The partition.
+    pub partition: &'a Partition,
+    /// The tenure.
+    pub tenure: Tenure,
+    /// The offset that the previous batch stored, or will have stored.
+    pub stored: i64,
 }
 
 impl Batch {
     /// An empty batch for the tables of `router`. `id` ties its receipt to it.
     pub fn new(id: u64, router: &Router) -> Self {
-        let tables = router.tables().iter().map(|table| TableEntries {
-            dimensions: table.dimensions,
-            texts: String::new(),
-            vectors: Vec::new(),
-            entries: Vec::new(),
-        });
         Self {
             id,
             spans: Vec::new(),
             dropped: Vec::new(),
-            tables: tables.collect(),
+            tables: router.tables().iter().map(TableEntries::new).collect(),
             rejected: Vec::new(),
+            runs: Vec::new(),
             records: 0,
             source_bytes: 0,
             bytes: 0,
             timestamps: Vec::new(),
-            charges: Vec::new(),
         }
     }
 
@@ -182,14 +99,19 @@ impl Batch {
         self.records
     }
 
-    /// Bytes of keys and payloads that went into it.
+    /// Bytes of keys, payloads and headers that went into it.
     pub fn source_bytes(&self) -> usize {
         self.source_bytes
     }
 
-    /// Bytes it holds in memory for rows and rejects.
+    /// Bytes that are about to be sent: of rows, and of records that cannot be used.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes it takes in memory: its rows, and the records they were made of.
+    pub fn memory(&self) -> usize {
+        self.bytes + self.source_bytes
     }
 
     /// The timestamps of its records, in milliseconds, as far as they have one.
@@ -197,10 +119,11 @@ impl Batch {
         &self.timestamps
     }
 
-    /// Keeps a charge on the source's budget until the batch is done with. For a record that is by
-    /// itself larger than a batch should be: the source then holds back others meanwhile.
-    pub fn hold(&mut self, charge: Option<OwnedSemaphorePermit>) {
-        self.charges.extend(charge);
+    /// Keeps what the next records lie in, until the batch is done with. Once is enough.
+    pub fn keep(&mut self, run: &Arc<Fetched>) {
+        if !self.runs.last().is_some_and(|last| Arc::ptr_eq(last, run)) {
+            self.runs.push(Arc::clone(run));
+        }
     }
 
     /// Moves the position over what the source has left out, up to `next_offset`. `timestamp` is that of the
@@ -230,7 +153,7 @@ impl Batch {
         let index = self.pass(at, record.offset + 1, record.timestamp);
         self.records += 1;
         self.timestamps.extend(record.timestamp);
-        self.source_bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        self.source_bytes += record.bytes();
         index
     }
 
@@ -244,45 +167,50 @@ impl Batch {
         vector: &[f32],
     ) {
         let span = self.cover(at, record);
-        let table = &mut self.tables[table.0];
-        debug_assert_eq!(vector.len(), table.dimensions, "the router checks the dimension");
-        let id = table.keep(&embedding.id);
-        let change = Some(RowFields {
-            text: embedding.text.as_deref().map(|text| table.keep(text)),
-            source: embedding.source.as_deref().map(|source| table.keep(source)),
-            metadata: embedding.metadata.map(|metadata| table.keep(metadata)),
-            timestamp: embedding.timestamp,
-            vector: table.vectors.len(),
-        });
-        table.vectors.extend_from_slice(vector);
-        self.bytes += table.texts.len() - id.start + size_of_val(vector) + size_of::<Entry>();
-        table.entries.push(Entry { span: span as u32, id, change });
+        self.bytes += self.tables[table.0].upsert(span, record.offset, embedding, vector);
     }
 
     /// Adds a deletion of `id` from every table.
     pub fn delete(&mut self, at: &Place<'_>, record: &SourceRecord<'_>, id: &str) {
-        let span = self.cover(at, record) as u32;
+        let span = self.cover(at, record);
         for table in &mut self.tables {
-            let id = table.keep(id);
-            self.bytes += id.len() + size_of::<Entry>();
-            table.entries.push(Entry { span, id, change: None });
+            self.bytes += table.delete(span, record, id);
         }
     }
 
-    /// Adds a record that cannot be used.
-    pub fn reject(&mut self, at: &Place<'_>, record: &SourceRecord<'_>, reject: Reject) {
+    /// Adds a record that cannot be used, of which it is known at best for which `table` it was.
+    pub fn reject(
+        &mut self,
+        at: &Place<'_>,
+        record: &SourceRecord<'_>,
+        table: Option<TableId>,
+        reject: Reject,
+    ) {
         let span = self.cover(at, record);
-        self.bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
-        self.bytes += size_of::<Rejected>();
-        self.rejected.push(Rejected {
-            partition: at.partition.clone(),
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: record.key.map(<[u8]>::to_vec),
-            payload: record.payload.map(<[u8]>::to_vec),
-            reject,
-            span,
-        });
+        self.bytes += record.bytes() + size_of::<Rejected>();
+        let (partition, tenure) = (at.partition.clone(), at.tenure);
+        self.rejected.push(Rejected { partition, tenure, offset: record.offset, table, reject, span });
+    }
+
+    /// Makes rejects of records that the target refuses: they are no longer among the changes, and what they
+    /// had overtaken is. Does nothing for a record that was refused before.
+    pub fn refuse(&mut self, refusals: Vec<Refusal>) {
+        for Refusal { table, entry, reject } in refusals {
+            let (span, offset) = self.tables[table.0].origin(entry);
+            let is_known = self.rejected.iter().any(|known| known.span == span && known.offset == offset);
+            if is_known {
+                continue;
+            }
+            for table in &mut self.tables {
+                table.refuse(span, offset);
+            }
+            let Span { partition, tenure, .. } = &self.spans[span];
+            let (partition, tenure) = (partition.clone(), *tenure);
+            let rejected = Rejected { partition, tenure, offset, table: Some(table), reject, span };
+            self.bytes += size_of::<Rejected>();
+            self.bytes += self.record(&rejected).map_or(0, |record| record.bytes());
+            self.rejected.push(rejected);
+        }
     }
 
     /// Takes out everything that was read under these tenures: somebody else writes it. Returns
@@ -305,29 +233,32 @@ impl Batch {
         self.rejected.iter().filter(|rejected| !self.dropped[rejected.span])
     }
 
+    /// The same with all that is kept of them.
+    pub fn dead_letters(&self) -> impl Iterator<Item = DeadLetter<'_>> {
+        self.rejected().map(|rejected| DeadLetter {
+            rejected,
+            table: rejected.table.map(|table| self.tables[table.0].name()),
+            record: self.record(rejected).unwrap_or(SourceRecord {
+                offset: rejected.offset,
+                timestamp: None,
+                key: None,
+                payload: None,
+                headers: Default::default(),
+            }),
+        })
+    }
+
+    /// The record as it came, in one of the runs that are kept.
+    fn record(&self, rejected: &Rejected) -> Option<SourceRecord<'_>> {
+        let of =
+            |run: &&Arc<Fetched>| run.tenure() == rejected.tenure && *run.partition() == rejected.partition;
+        self.runs.iter().filter(of).find_map(|run| run.record_at(rejected.offset))
+    }
+
     /// What is to be done to `table`. Sorted by key, so that upserts lock rows in one
     /// order; a deadlock that is left (with deletions, or with others) is tried again.
     pub fn changes(&self, table: TableId) -> TableChanges<'_> {
-        let table = &self.tables[table.0];
-        let mut order: Vec<(&str, u32)> = Vec::with_capacity(table.entries.len());
-        for (index, entry) in table.entries.iter().enumerate() {
-            if !self.dropped[entry.span as usize] {
-                order.push((&table.texts[entry.id.clone()], index as u32));
-            }
-        }
-        order.sort_unstable();
-        let mut changes = TableChanges::default();
-        for (place, (id, index)) in order.iter().enumerate() {
-            let overtaken = order.get(place + 1).is_some_and(|(next, _)| next == id);
-            if overtaken {
-                continue;
-            }
-            match &table.entries[*index as usize].change {
-                Some(fields) => changes.upserts.push(table.row(id, fields)),
-                None => changes.deletes.push(id),
-            }
-        }
-        changes
+        self.tables[table.0].changes(&self.dropped)
     }
 
     /// Turns the proof that this batch is durable into the right to commit its positions.
@@ -338,38 +269,6 @@ impl Batch {
         assert_eq!(receipt.batch_id(), self.id, "a receipt settles the batch it was made for");
         CommitPoint::new(self.spans().map(|span| (span.partition.clone(), span.to)).collect())
     }
-}
-
-impl TableEntries {
-    fn keep(&mut self, text: &str) -> Range<usize> {
-        let start = self.texts.len();
-        self.texts.push_str(text);
-        start..self.texts.len()
-    }
-
-    fn row<'a>(&'a self, id: &'a str, fields: &RowFields) -> Row<'a> {
-        let text = |range: &Option<Range<usize>>| range.clone().map(|range| &self.texts[range]);
-        Row {
-            id,
-            text: text(&fields.text),
-            embedding: &self.vectors[fields.vector..fields.vector + self.dimensions],
-            timestamp: fields.timestamp,
-            source: text(&fields.source),
-            metadata: text(&fields.metadata),
-        }
-    }
-}
-
-/// Where a record stands: its partition, the tenure it was read under, and the offset stored for
-/// the partition before the batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The partition.
-    pub partition: &'a Partition,
-    /// The tenure.
-    pub tenure: Tenure,
-    /// The offset that the previous batch stored, or will have stored.
-    pub stored: i64,
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 
 use sink_postgres_vector::{Class, ContractError, MigrateError};
 
+use crate::breaker::Opened;
 use crate::config::ConfigError;
 use crate::reject::Reject;
 use crate::source::{Partition, SourceError};
+use crate::write::LetterError;
 
 /// What follows from a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub enum WriteError {
     /// Postgres, or the way to it.
     #[error(transparent)]
     Postgres(#[from] sink_postgres_vector::Error),
+    /// The dead-letter topic. Nothing was written to the database.
+    #[error(transparent)]
+    Letter(#[from] LetterError),
 }
 
 impl WriteError {
@@ -37,28 +42,40 @@ impl WriteError {
                 Class::Data => Disposition::Reject,
                 Class::Configuration | Class::Fatal => Disposition::Stop,
             },
+            Self::Letter(error) if error.is_passing() => Disposition::Retry,
+            Self::Letter(_) => Disposition::Stop,
+        }
+    }
+
+    /// How to mend it, as whole sentences.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Postgres(error) => error.remedy(),
+            Self::Letter(error) => error.remedy().map(str::to_owned),
         }
     }
 
     /// The message, and how to mend it where that can be said.
     pub(crate) fn with_remedy(&self) -> String {
-        let Self::Postgres(error) = self;
-        match error.remedy() {
-            Some(remedy) => format!("{error}. {remedy}"),
-            None => error.to_string(),
+        match self.remedy() {
+            Some(remedy) => format!("{self}. {remedy}"),
+            None => self.to_string(),
         }
     }
 
     /// What the server calls it; `None` when it did not say, as when the connection was lost.
     pub(crate) fn sqlstate(&self) -> Option<&str> {
-        let Self::Postgres(error) = self;
-        error.sqlstate().map(|state| state.code())
+        match self {
+            Self::Postgres(error) => error.sqlstate().map(|state| state.code()),
+            Self::Letter(_) => None,
+        }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
             Self::Postgres(error) if error.class() == Class::Configuration => BAD_CONFIGURATION,
-            Self::Postgres(_) => FAILED,
+            Self::Letter(error) if !error.is_passing() => BAD_CONFIGURATION,
+            Self::Postgres(_) | Self::Letter(_) => FAILED,
         }
     }
 }
@@ -79,10 +96,10 @@ pub enum ConnectorError {
     /// A write that asking again does not mend.
     #[error("writing stopped, and no position was moved: {0}")]
     Write(#[from] WriteError),
-    /// Postgres refuses rows that looked right.
+    /// Postgres refuses a batch for its data, but none of its records alone.
     #[error(
-        "Postgres refuses the data of a batch that covers {covers}; none of it was written and no position \
-         was moved: {error}. Look for a constraint or trigger on the table that these records break"
+        "Postgres refuses the data of a batch that covers {covers}, and no record of it alone; none of it was \
+         written and no position was moved: {error}. Look for triggers and deferred constraints on the tables"
     )]
     RefusedBatch {
         /// The positions of the batch, as text.
@@ -103,6 +120,15 @@ pub enum ConnectorError {
         /// The verdict.
         reject: Reject,
     },
+    /// Nearly everything is rejected.
+    #[error(
+        "{rejected} of the last {records} records could not be used, most of them as {mostly}: this is not a topic \
+         with some bad records. Has the embedding model changed, or is it another topic? The batch at hand was not \
+         written, and its positions did not move. Mend the configuration or the table and start again; or raise \
+         errors.max-ratio (1 switches this off) to let such records become dead letters",
+        rejected = .0.rejected, records = .0.records, mostly = .0.mostly
+    )]
+    TooManyRejects(Opened),
     /// A migration.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -128,16 +154,18 @@ impl ConnectorError {
             Self::Write(error) | Self::Connect(error) => error.exit_code(),
             Self::Migrate(MigrateError::Database(error)) if error.class() != Class::Configuration => FAILED,
             Self::Migrate(_) => BAD_CONFIGURATION,
-            Self::Source(_) | Self::RefusedBatch { .. } | Self::BadRecord { .. } | Self::Defect(_) => FAILED,
+            Self::Source(_)
+            | Self::RefusedBatch { .. }
+            | Self::BadRecord { .. }
+            | Self::TooManyRejects(_)
+            | Self::Defect(_) => FAILED,
         }
     }
 
     /// How to mend it, as whole sentences, where the message does not say so already.
     pub fn remedy(&self) -> Option<String> {
         match self {
-            Self::Write(WriteError::Postgres(error)) | Self::Connect(WriteError::Postgres(error)) => {
-                error.remedy()
-            }
+            Self::Write(error) | Self::Connect(error) => error.remedy(),
             Self::Migrate(error) => error.remedy(),
             Self::Contract(ContractError::Unknown(error)) => error.remedy(),
             _ => None,

@@ -14,15 +14,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{Settled, take_until_settled, write_until_settled};
+use crate::attempt::{Gate, Settled, take_until_settled, write_until_settled};
 use crate::batch::{Batch, Place};
 use crate::commit::CommitPoint;
 use crate::config::{BatchSettings, Tolerance};
 use crate::decode::{self, Change};
-use crate::error::{ConnectorError, Disposition, WriteError};
+use crate::error::ConnectorError;
 use crate::monitoring::{LaneMonitor, Monitor};
 use crate::reject::{Reject, RejectReason};
-use crate::route::Router;
+use crate::route::{Router, TableId};
 use crate::source::{Fetched, HandOver, Partition, SourceError, SourceRecord, Tenure};
 use crate::write::{First, Taken, Writer};
 
@@ -172,8 +172,8 @@ impl Gatherer {
         Ok(())
     }
 
-    async fn gather(&mut self, mut run: Fetched) -> Result<(), Halt> {
-        let mut charge = run.take_charge();
+    async fn gather(&mut self, run: Fetched) -> Result<(), Halt> {
+        let run = Arc::new(run);
         let partition = run.partition();
         let Some(mut held) = self.held.get(partition).copied() else { return Ok(()) };
         if held.tenure != run.tenure() {
@@ -186,15 +186,13 @@ impl Gatherer {
                 continue;
             }
             let place = Place { partition, tenure: held.tenure, stored: held.next_offset };
-            if let Err(reject) = self.add(&place, &record) {
+            self.batch.keep(&run);
+            if let Err((table, reject)) = self.add(&place, &record) {
                 if self.tolerance == Tolerance::None {
                     let (partition, offset) = (partition.clone(), record.offset);
                     return Err(Halt::Failed(ConnectorError::BadRecord { partition, offset, reject }));
                 }
-                if reject.reason == RejectReason::TooLarge {
-                    self.batch.hold(charge.take());
-                }
-                self.batch.reject(&place, &record, reject);
+                self.batch.reject(&place, &record, table, reject);
             }
             self.opened.get_or_insert_with(Instant::now);
             held = Held { next_offset: record.offset + 1, witness: None, ..held };
@@ -219,16 +217,19 @@ impl Gatherer {
         Ok(())
     }
 
-    /// Decodes a record and puts it into the batch.
-    fn add(&mut self, place: &Place<'_>, record: &SourceRecord<'_>) -> Result<(), Reject> {
+    /// Decodes a record and puts it into the batch. A reject comes with the table it was for, if that is known.
+    fn add(&mut self, place: &Place<'_>, record: &SourceRecord<'_>) -> Result<(), (Option<TableId>, Reject)> {
         let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len), self.limits.max_bytes);
         if bytes > limit {
             let message = format!("the payload has {bytes} bytes; batch.max-bytes is {limit}");
-            return Err(Reject::new(RejectReason::TooLarge, message));
+            return Err((None, Reject::new(RejectReason::TooLarge, message)));
         }
-        match decode::decode(record, &mut self.vector)? {
+        match decode::decode(record, &mut self.vector).map_err(|reject| (None, reject))? {
             Change::Upsert(embedding) => {
-                let table = self.router.route(&embedding, self.vector.len())?;
+                let table = self
+                    .router
+                    .route(&embedding, self.vector.len())
+                    .map_err(|reject| (self.router.table_of(&embedding).ok(), reject))?;
                 self.batch.upsert(place, record, table, &embedding, &self.vector);
             }
             Change::Delete { id } => self.batch.delete(place, record, &id),
@@ -237,7 +238,7 @@ impl Gatherer {
     }
 
     fn is_full(&self) -> bool {
-        self.batch.records() >= self.limits.max_rows || self.batch.bytes() >= self.limits.max_bytes
+        self.batch.records() >= self.limits.max_rows || self.batch.memory() >= self.limits.max_bytes
     }
 
     async fn flush(&mut self) -> Result<(), Halt> {
@@ -282,6 +283,7 @@ async fn sleep_until(due: Option<Instant>) {
 pub(crate) struct Scribe<W> {
     pub(crate) lane: usize,
     pub(crate) writer: W,
+    pub(crate) gate: Gate,
     pub(crate) outputs: mpsc::UnboundedSender<LaneOutput>,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) stop: CancellationToken,
@@ -316,8 +318,9 @@ impl<W: Writer> Scribe<W> {
 
     async fn write(&mut self, mut batch: Batch, listener: &LaneMonitor<'_>) -> Result<(), ConnectorError> {
         let mut fenced = Vec::new();
-        let settled = write_until_settled(&mut self.writer, &mut batch, &mut fenced, listener).await;
-        if let Some(Settled { receipt, took }) = settled.map_err(|error| refused(&batch, error))? {
+        let settled =
+            write_until_settled(&mut self.writer, &mut batch, &self.gate, &mut fenced, listener).await?;
+        if let Some(Settled { receipt, took }) = settled {
             let point = batch.settle(&receipt);
             self.monitor.written(&batch, &receipt, &point, took);
             self.report(LaneOutput::Settled(point));
@@ -332,15 +335,4 @@ impl<W: Writer> Scribe<W> {
         // A report that nobody takes any more is of a connector that is being torn down.
         drop(self.outputs.send(output));
     }
-}
-
-fn refused(batch: &Batch, error: WriteError) -> ConnectorError {
-    if error.disposition() != Disposition::Reject {
-        return error.into();
-    }
-    let covers: Vec<String> = batch
-        .spans()
-        .map(|span| format!("{} offsets {} to {}", span.partition, span.from, span.to - 1))
-        .collect();
-    ConnectorError::RefusedBatch { covers: covers.join(", "), error }
 }

@@ -18,6 +18,8 @@ pub mod route;
 
 pub mod batch;
 
+pub mod breaker;
+
 pub mod write;
 
 pub mod commit;

@@ -87,7 +87,9 @@ impl Connector {
     ///
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
-        let budget = Budget::new(2 * settings.batch.max_bytes);
+        // Each lane fills a batch, has one waiting and writes one; two more are on their way to them. Batches keep
+        // the records they were made of, so all of that is charged.
+        let budget = Budget::new((3 * lane_count() + 2) * settings.batch.max_bytes);
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
@@ -201,17 +203,20 @@ fn join<S: Source>(
     monitor: &Arc<Monitor>,
 ) -> Pipeline<S> {
     let options = target::connect_options(settings);
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES);
-    let writers = (0..lanes)
+    let writers = (0..lane_count())
         .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.to_vec()))
         .collect();
     let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
-        tolerance: settings.tolerance,
+        tolerance: settings.errors.tolerance,
         start: settings.source.start(),
     };
     Pipeline::new(source, writers, router, pipeline_settings, monitor)
+}
+
+fn lane_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
 }
 
 /// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.

@@ -13,12 +13,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Gate;
+use crate::breaker::{Breaker, BreakerSettings};
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
 use crate::lane::{Gatherer, LaneInput, LaneOutput, Scribe};
 use crate::monitoring::Monitor;
 use crate::route::Router;
 use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
+use crate::write::topic::LetterTopic;
 use crate::write::{First, Taken, Writer};
 
 /// How long a partition that was fenced off, and yet is still assigned, is left alone before it is
@@ -31,6 +34,10 @@ pub(crate) struct PipelineSettings {
     pub(crate) batch: BatchSettings,
     pub(crate) tolerance: Tolerance,
     pub(crate) start: StartAt,
+    /// When too many records are rejected.
+    pub(crate) breaker: BreakerSettings,
+    /// Where a copy of each dead letter goes.
+    pub(crate) letters: Option<LetterTopic>,
 }
 
 /// A running pipeline.
@@ -71,6 +78,11 @@ impl<S: Source> Pipeline<S> {
         let stop_gathering = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut lanes = Vec::new();
+        let gate = Gate {
+            tolerance: settings.tolerance,
+            breaker: Arc::new(Breaker::new(settings.breaker)),
+            letters: settings.letters.clone(),
+        };
         for (lane, writer) in writers.into_iter().enumerate() {
             let (input_sender, inputs) = input_channel();
             let (job_sender, jobs) = mpsc::channel(1);
@@ -86,6 +98,7 @@ impl<S: Source> Pipeline<S> {
             let scribe = Scribe {
                 lane,
                 writer,
+                gate: gate.clone(),
                 outputs: output_sender.clone(),
                 monitor: Arc::clone(monitor),
                 stop: stop_gathering.clone(),

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::error::WriteError;
+
 /// Why a record cannot be used. A closed set: users filter dead letters by these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RejectReason {
@@ -41,11 +43,13 @@ pub enum RejectReason {
     UnknownTable,
     /// The record alone is larger than a whole batch may be.
     TooLarge,
+    /// The target refuses the row or the deletion: a constraint, a trigger, a value that does not fit.
+    Refused,
 }
 
 impl RejectReason {
     /// Every reason there is, in a fixed order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BadJson,
         Self::InvalidUtf8,
         Self::MissingId,
@@ -62,6 +66,7 @@ impl RejectReason {
         Self::NulByte,
         Self::UnknownTable,
         Self::TooLarge,
+        Self::Refused,
     ];
 
     /// The word that stands in `embedsink.dead_letters.reason`.
@@ -83,6 +88,7 @@ impl RejectReason {
             Self::NulByte => "nul_byte",
             Self::UnknownTable => "unknown_table",
             Self::TooLarge => "too_large",
+            Self::Refused => "refused",
         }
     }
 }
@@ -101,11 +107,19 @@ pub struct Reject {
     pub reason: RejectReason,
     /// What is wrong, where, and what was expected. Holds no value of the record.
     pub message: Cow<'static, str>,
+    /// What the database calls it, where it was the database that refused the record.
+    pub sqlstate: Option<Box<str>>,
 }
 
 impl Reject {
     /// A verdict.
     pub fn new(reason: RejectReason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), sqlstate: None }
+    }
+
+    /// The verdict of the target, as its error tells it.
+    pub(crate) fn refused(error: &WriteError) -> Self {
+        let message = Cow::Owned(error.with_remedy());
+        Self { reason: RejectReason::Refused, message, sqlstate: error.sqlstate().map(Into::into) }
     }
 }

@@ -28,6 +28,8 @@ pub struct TableLimits {
     pub max_id_chars: Option<usize>,
     /// Characters that fit into `source`; `None` is no limit.
     pub max_source_chars: Option<usize>,
+    /// Whether a row that is newer than a record, by their timestamps, stays as it is.
+    pub skip_stale: bool,
 }
 
 /// Finds each record's table.
@@ -54,20 +56,28 @@ impl Router {
         &self.tables
     }
 
+    /// The table that this record names, or the first.
+    ///
+    /// # Errors
+    /// A [`Reject`] when the table is unknown.
+    pub fn table_of(&self, embedding: &Embedding<'_>) -> Result<TableId, Reject> {
+        match &embedding.table_name {
+            None => Ok(TableId(0)),
+            Some(name) => self.by_name.get(name.as_ref()).copied().ok_or_else(|| {
+                Reject::new(
+                    RejectReason::UnknownTable,
+                    "`table_name` names a table that is not under `tables` in the configuration",
+                )
+            }),
+        }
+    }
+
     /// The table for this record, which has `dimensions` numbers in its vector.
     ///
     /// # Errors
     /// A [`Reject`] when the table is unknown, or the record does not fit it.
     pub fn route(&self, embedding: &Embedding<'_>, dimensions: usize) -> Result<TableId, Reject> {
-        let id = match &embedding.table_name {
-            None => TableId(0),
-            Some(name) => *self.by_name.get(name.as_ref()).ok_or_else(|| {
-                Reject::new(
-                    RejectReason::UnknownTable,
-                    "`table_name` names a table that is not under `tables` in the configuration",
-                )
-            })?,
-        };
+        let id = self.table_of(embedding)?;
         let table = &self.tables[id.0];
         if dimensions != table.dimensions {
             return Err(Reject::new(
@@ -125,6 +135,7 @@ mod tests {
             dimensions,
             max_id_chars: Some(5),
             max_source_chars: Some(3),
+            skip_stale: false,
         };
         Router::new(vec![table("first", 3), table("second", 2)])
     }
@@ -169,8 +180,13 @@ mod tests {
 
     #[test]
     fn a_key_that_no_index_can_hold_is_refused_even_where_the_column_has_no_limit() {
-        let table =
-            TableLimits { name: "t".to_owned(), dimensions: 1, max_id_chars: None, max_source_chars: None };
+        let table = TableLimits {
+            name: "t".to_owned(),
+            dimensions: 1,
+            max_id_chars: None,
+            max_source_chars: None,
+            skip_stale: false,
+        };
         let router = Router::new(vec![table]);
         assert_eq!(router.route(&embedding(&"a".repeat(2_600), None), 1), Ok(TableId(0)));
         let verdict = router.route(&embedding(&"a".repeat(2_601), None), 1);

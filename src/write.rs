@@ -6,16 +6,18 @@
 
 mod ledger;
 mod postgres;
+pub(crate) mod topic;
 
 use std::future::Future;
 
 use sink_postgres_vector::Committed;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Refusal};
 use crate::error::WriteError;
 use crate::source::{Partition, Tenure};
 
 pub use postgres::PostgresWriter;
+pub use topic::LetterError;
 
 /// What a transaction did, in rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +28,21 @@ pub struct Effect {
     pub unchanged: u64,
     /// Rows deleted.
     pub deleted: u64,
+    /// Changes that were left out because what they meet is newer (`stale-writes: skip`).
+    pub stale: u64,
     /// Records kept as dead letters.
     pub dead_lettered: u64,
+}
+
+impl Effect {
+    /// Adds what another part of the transaction did.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.upserted += other.upserted;
+        self.unchanged += other.unchanged;
+        self.deleted += other.deleted;
+        self.stale += other.stale;
+        self.dead_lettered += other.dead_lettered;
+    }
 }
 
 /// Proof that a batch is durable, with all its rows, deletions, dead letters and positions.
@@ -75,6 +90,9 @@ pub enum Written {
     /// Nothing was written: these partitions belong to somebody else by now, or their stored
     /// position is not the one that the batch goes on from.
     Fenced(Vec<(Partition, Tenure)>),
+    /// Nothing was written: these changes are refused by the target whenever they are tried, and all others are
+    /// not. Without them the batch can be written. Never empty.
+    Refused(Vec<Refusal>),
 }
 
 /// A partition taken over from whoever had it.

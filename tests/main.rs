@@ -14,6 +14,7 @@ mod memory;
 mod monitoring;
 mod outage;
 mod position;
+mod refused;
 mod source;
 mod start;
 #[allow(dead_code, reason = "shared with the tests against Fluvio, which use the rest of it")]

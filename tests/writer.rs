@@ -1,6 +1,7 @@
 //! The promise as far as [`PostgresWriter`] holds it, against a real Postgres.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use embedsink::batch::{Batch, Place};
@@ -8,7 +9,7 @@ use embedsink::decode::{Change, decode};
 use embedsink::error::{Disposition, WriteError};
 use embedsink::reject::RejectReason;
 use embedsink::route::{Router, TableLimits};
-use embedsink::source::{Partition, SourceRecord, Tenure};
+use embedsink::source::{FetchedBuilder, Headers, Partition, SourceRecord, Tenure};
 use embedsink::write::{Effect, First, PostgresWriter, Receipt, Taken, Writer, Written};
 use sink_postgres_vector::{
     ConnectOptions, Connection, Ident, Migration, Migrator, TableSpec, Tls, TlsMode, VectorTable,
@@ -74,6 +75,7 @@ impl Stage {
             dimensions: DIMENSIONS,
             max_id_chars: Some(255),
             max_source_chars: Some(255),
+            skip_stale: false,
         });
         let router = Router::new(limits.collect());
         let outside = database.connect().await;
@@ -99,17 +101,23 @@ impl Stage {
     /// Does what a lane does with each record.
     fn fill(&self, batch: &mut Batch, holding: &Holding, records: &[(i64, &str, Option<String>)]) {
         let mut vector = Vec::new();
+        let mut run = FetchedBuilder::new(holding.partition.clone(), holding.taken.tenure);
         for (offset, key, payload) in records {
-            let place = Place {
-                partition: &holding.partition,
-                tenure: holding.taken.tenure,
-                stored: holding.taken.next_offset,
-            };
-            let record = SourceRecord {
+            run.push(SourceRecord {
                 offset: *offset,
                 timestamp: Some(1_704_067_200_000),
                 key: Some(key.as_bytes()),
                 payload: payload.as_deref().map(str::as_bytes),
+                headers: Headers::default(),
+            });
+        }
+        let run = Arc::new(run.finish());
+        batch.keep(&run);
+        for record in run.records() {
+            let place = Place {
+                partition: &holding.partition,
+                tenure: holding.taken.tenure,
+                stored: holding.taken.next_offset,
             };
             let change = match decode(&record, &mut vector) {
                 Ok(Change::Upsert(embedding)) => match self.router.route(&embedding, vector.len()) {
@@ -126,7 +134,7 @@ impl Stage {
                 Err(reject) => Err(reject),
             };
             if let Err(reject) = change {
-                batch.reject(&place, &record, reject);
+                batch.reject(&place, &record, None, reject);
             }
         }
     }
@@ -875,8 +883,13 @@ async fn metadata_that_is_accepted_is_accepted_by_postgres() {
         wild_object(&mut random, 4, &mut metadata);
         metadata.push_str(&"]}".repeat(depth / 2));
         let payload = format!(r#"{{"id": "a", "embedding": [], "metadata": {metadata}}}"#);
-        let record =
-            SourceRecord { offset: 0, timestamp: None, key: None, payload: Some(payload.as_bytes()) };
+        let record = SourceRecord {
+            offset: 0,
+            timestamp: None,
+            key: None,
+            payload: Some(payload.as_bytes()),
+            headers: Headers::default(),
+        };
         let ours = decode(&record, &mut Vec::new()).map(drop);
         let theirs = client.query_one(&statement, &[&metadata]).await;
         match (ours, theirs) {

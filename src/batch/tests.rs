@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::reject::RejectReason;
 use crate::route::TableLimits;
+use crate::source::{FetchedBuilder, Headers, HeadersBuilder};
 
 const DIMENSIONS: [usize; 2] = [2, 3];
 const KEYS: [&str; 5] = ["a", "b", "ä", "", "a0"];
@@ -49,6 +50,7 @@ fn router() -> Router {
         dimensions: *dimensions,
         max_id_chars: None,
         max_source_chars: None,
+        skip_stale: false,
     };
     Router::new(DIMENSIONS.iter().enumerate().map(table).collect())
 }
@@ -58,7 +60,13 @@ fn partition(number: usize) -> Partition {
 }
 
 fn source_record(offset: i64) -> SourceRecord<'static> {
-    SourceRecord { offset, timestamp: Some(offset), key: Some(b"key"), payload: Some(b"payload") }
+    SourceRecord {
+        offset,
+        timestamp: Some(offset),
+        key: Some(b"key"),
+        payload: Some(b"payload"),
+        headers: Headers::default(),
+    }
 }
 
 /// The row that record number `version` of the log brings. Every other field is there only at times.
@@ -119,14 +127,15 @@ impl Model {
             let changes = batch.changes(TableId(index));
             let keys: Vec<&str> = changes.upserts.iter().map(|row| row.id).collect();
             assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?} are sorted, and each stands there once");
-            assert!(changes.deletes.is_sorted_by(|a, b| a < b));
-            assert!(changes.deletes.iter().all(|key| !keys.contains(key)), "a key has one fate");
+            assert!(changes.deletes.is_sorted_by(|a, b| a.id < b.id));
+            let deleted = |key: &Deletion<'_>| keys.contains(&key.id);
+            assert!(!changes.deletes.iter().any(deleted), "a key has one fate");
             for row in &changes.upserts {
                 assert_eq!(row.embedding.len(), DIMENSIONS[index]);
                 table.insert(row.id.to_owned(), Stored::of(row));
             }
-            for key in changes.deletes {
-                table.remove(key);
+            for deletion in changes.deletes {
+                table.remove(deletion.id);
             }
         }
         let letters = batch.rejected().map(|letter| (letter.partition.clone(), letter.offset));
@@ -165,7 +174,7 @@ impl Gatherer {
             }
             Ask::Delete { key } => self.batch.delete(&place, &record, KEYS[key]),
             Ask::Reject => {
-                self.batch.reject(&place, &record, Reject::new(RejectReason::BadJson, "no JSON"));
+                self.batch.reject(&place, &record, None, Reject::new(RejectReason::BadJson, "no JSON"));
             }
         }
     }
@@ -226,8 +235,14 @@ proptest! {
         prop_assert!(whole.spans().eq(without.spans()));
         for index in 0..DIMENSIONS.len() {
             let (left, wanted) = (whole.changes(TableId(index)), without.changes(TableId(index)));
-            prop_assert_eq!(left.upserts, wanted.upserts);
-            prop_assert_eq!(left.deletes, wanted.deletes);
+            let rows = |changes: &TableChanges<'_>| -> Vec<(String, Stored)> {
+                changes.upserts.iter().map(|row| (row.id.to_owned(), Stored::of(row))).collect()
+            };
+            let keys = |changes: &TableChanges<'_>| -> Vec<String> {
+                changes.deletes.iter().map(|deletion| deletion.id.to_owned()).collect()
+            };
+            prop_assert_eq!(rows(&left), rows(&wanted));
+            prop_assert_eq!(keys(&left), keys(&wanted));
         }
         let places = |batch: &Batch| -> Vec<(Partition, i64)> {
             batch.rejected().map(|letter| (letter.partition.clone(), letter.offset)).collect()
@@ -279,7 +294,7 @@ fn a_span_goes_from_what_was_stored_to_behind_its_last_record() {
     // What is stored by now no longer matters: the batch goes on from where it began.
     let place = Place { partition: &partition, tenure: Tenure(1), stored: 8 };
     batch.delete(&place, &source_record(20), "a");
-    batch.reject(&place, &source_record(21), Reject::new(RejectReason::BadJson, "no JSON"));
+    batch.reject(&place, &source_record(21), None, Reject::new(RejectReason::BadJson, "no JSON"));
     let retaken = Place { partition: &partition, tenure: Tenure(2), stored: 6 };
     batch.delete(&retaken, &source_record(6), "a");
     let spans: Vec<(Tenure, i64, i64)> =
@@ -288,21 +303,138 @@ fn a_span_goes_from_what_was_stored_to_behind_its_last_record() {
 }
 
 #[test]
-fn a_dead_letter_keeps_the_whole_record() {
+fn a_dead_letter_keeps_the_whole_record_with_its_headers() {
+    let mut headers = HeadersBuilder::default();
+    headers.push(b"traceparent", Some(b"00-1"));
+    headers.push(b"traceparent", None);
+    headers.push(b"", Some(b""));
+    let records = [
+        SourceRecord {
+            offset: 3,
+            timestamp: None,
+            key: None,
+            payload: Some(b"\xff\0"),
+            headers: headers.headers(),
+        },
+        SourceRecord {
+            offset: 4,
+            payload: None,
+            timestamp: Some(9),
+            key: Some(b"\xfe"),
+            headers: Headers::default(),
+        },
+    ];
+    let run = run_of(2, &records);
     let mut batch = Batch::new(1, &router());
+    batch.keep(&run);
     let partition = partition(2);
     let place = Place { partition: &partition, tenure: Tenure(1), stored: 0 };
-    let record = SourceRecord { offset: 3, timestamp: None, key: None, payload: Some(b"\xff\0") };
-    batch.reject(&place, &record, Reject::new(RejectReason::InvalidUtf8, "byte 0"));
-    let tombstone = SourceRecord { offset: 4, timestamp: Some(9), key: Some(b"\xfe"), payload: None };
-    batch.reject(&place, &tombstone, Reject::new(RejectReason::InvalidUtf8, "byte 0"));
-    let letters: Vec<&Rejected> = batch.rejected().collect();
+    for record in run.records() {
+        batch.reject(&place, &record, Some(TableId(1)), Reject::new(RejectReason::InvalidUtf8, "byte 0"));
+    }
+    drop(run);
+    let letters: Vec<DeadLetter<'_>> = batch.dead_letters().collect();
     let [first, second] = letters[..] else { panic!("{letters:?}") };
-    assert_eq!((first.offset, first.timestamp, &first.key), (3, None, &None));
-    assert_eq!(first.payload.as_deref(), Some(&b"\xff\0"[..]));
-    assert_eq!((second.offset, second.timestamp, &second.payload), (4, Some(9), &None));
-    assert_eq!(second.key.as_deref(), Some(&b"\xfe"[..]));
-    assert_eq!(first.reject.reason, RejectReason::InvalidUtf8);
+    assert_eq!((first.rejected.offset, first.record.timestamp, first.record.key), (3, None, None));
+    assert_eq!(first.record.payload, Some(&b"\xff\0"[..]));
+    let kept: Vec<_> = first.record.headers.iter().collect();
+    assert_eq!(kept, [(&b"traceparent"[..], Some(&b"00-1"[..])), (b"traceparent", None), (b"", Some(b""))]);
+    assert_eq!((second.record.key, second.record.payload), (Some(&b"\xfe"[..]), None));
+    assert!(second.record.headers.is_empty());
+    assert_eq!(second.table, Some("table 1"));
+}
+
+/// A run of partition `number` with these records.
+fn run_of(number: usize, records: &[SourceRecord<'_>]) -> Arc<Fetched> {
+    let mut run = FetchedBuilder::new(partition(number), Tenure(1));
+    for record in records {
+        run.push(*record);
+    }
+    Arc::new(run.finish())
+}
+
+#[test]
+fn a_refused_record_is_a_dead_letter_and_what_it_had_overtaken_is_written() {
+    let records = [source_record(0), source_record(1), source_record(2)];
+    let run = run_of(0, &records);
+    let mut batch = Batch::new(1, &router());
+    batch.keep(&run);
+    let partition = partition(0);
+    let place = Place { partition: &partition, tenure: Tenure(1), stored: 0 };
+    for (version, record) in run.records().enumerate().take(2) {
+        let (embedding, vector) = embedding(version, "a");
+        batch.upsert(&place, &record, TableId(0), &embedding, &vector[..2]);
+    }
+    let refuse = |batch: &mut Batch, entry| {
+        let reject = Reject::new(RejectReason::Refused, "a check constraint refuses a row");
+        batch.refuse(vec![Refusal { table: TableId(0), entry, reject }]);
+    };
+    let last = batch.changes(TableId(0)).upserts[0];
+    assert_eq!(last.timestamp, Some(1));
+    let entry = last.entry;
+    refuse(&mut batch, entry);
+    let before = batch.changes(TableId(0)).upserts[0];
+    assert_eq!(before.timestamp, None, "version 0 has none");
+    let places: Vec<i64> = batch.rejected().map(|rejected| rejected.offset).collect();
+    assert_eq!(places, [1]);
+    assert_eq!(batch.spans().next().map(|span| span.to), Some(2), "the position covers it all the same");
+
+    // A tombstone that one table refuses is refused as a whole, once.
+    let tombstone = run.record_at(2).expect("the third record");
+    batch.delete(&place, &tombstone, "b");
+    let [first, second] = [0, 1].map(|table| batch.changes(TableId(table)).deletes[0].entry);
+    refuse(&mut batch, first);
+    let reject = Reject::new(RejectReason::Refused, "a foreign key has no match");
+    batch.refuse(vec![Refusal { table: TableId(1), entry: second, reject }]);
+    assert_eq!(batch.rejected().count(), 2);
+    assert!([0, 1].iter().all(|table| batch.changes(TableId(*table)).deletes.is_empty()));
+}
+
+/// What a database does with one change, where rows that are newer stay.
+fn apply_newer(stored: Option<i64>, change: Option<i64>, deletes: bool) -> Option<i64> {
+    let version = change.unwrap_or(if deletes { i64::MAX } else { i64::MIN });
+    match stored {
+        Some(newer) if newer > version => stored,
+        _ if deletes => None,
+        _ => Some(version),
+    }
+}
+
+proptest! {
+    #[test]
+    fn where_stale_writes_are_skipped_a_batch_does_what_its_records_would_one_by_one(
+        log in prop::collection::vec((prop::option::weighted(0.9, 0..6_i64), any::<bool>()), 1..12),
+        stored in prop::option::of((0..7_i64).prop_map(|version| version * 1_000)),
+    ) {
+        let limits = TableLimits { skip_stale: true, ..router().tables()[0].clone() };
+        let router = Router::new(vec![limits]);
+        let (mut batch, partition) = (Batch::new(0, &router), partition(0));
+        let mut one_by_one = stored;
+        for (offset, (version, deletes)) in log.iter().enumerate() {
+            let place = Place { partition: &partition, tenure: Tenure(1), stored: 0 };
+            // Kafka counts milliseconds, and rows microseconds.
+            let record = SourceRecord { timestamp: *version, ..source_record(offset as i64) };
+            let micros = version.map(|version| version * 1_000);
+            if *deletes {
+                batch.delete(&place, &record, "a");
+            } else {
+                let (embedding, vector) = embedding(1, "a");
+                let embedding = Embedding { timestamp: micros, ..embedding };
+                batch.upsert(&place, &record, TableId(0), &embedding, &vector[..2]);
+            }
+            one_by_one = apply_newer(one_by_one, micros, *deletes);
+        }
+        let changes = batch.changes(TableId(0));
+        prop_assert!(changes.upserts.len() <= 1 && changes.deletes.len() <= 1);
+        let mut at_once = stored;
+        for deletion in &changes.deletes {
+            at_once = apply_newer(at_once, deletion.timestamp, true);
+        }
+        for row in &changes.upserts {
+            at_once = apply_newer(at_once, row.timestamp, false);
+        }
+        prop_assert_eq!(at_once, one_by_one);
+    }
 }
 
 #[test]

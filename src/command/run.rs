@@ -136,6 +136,15 @@ fn hangup_is_ignored() -> bool {
 fn log_start(settings: &Settings) {
     let (version, connector) = (env!("CARGO_PKG_VERSION"), &settings.connector);
     tracing::info!(version, connector, "embedsink: {}", summary(settings));
+    if let SourceSettings::Kafka(kafka) = &settings.source {
+        for property in kafka.unchecked() {
+            tracing::warn!(
+                property,
+                "anyone between here and the brokers can pretend to be one: a check of their certificates is \
+                 switched off; remove the property, and give `ca-file` if the authority is your own"
+            );
+        }
+    }
 }
 
 /// Where from and where to, in a line. Holds no secret.
@@ -184,6 +193,7 @@ fn report_stop(report: &StopReport) -> u8 {
         upserted = effect.upserted,
         unchanged = effect.unchanged,
         deleted = effect.deleted,
+        stale = effect.stale,
         dead_lettered = effect.dead_lettered,
         retries = report.totals.retries,
         seconds = report.ran_for.as_secs_f64(),

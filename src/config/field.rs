@@ -36,7 +36,14 @@ impl<'a> Field<'a> {
             }
         };
         let mut fields: Vec<(String, Field<'a>)> = Vec::new();
+        let mut readable = true;
         for entry in entries {
+            if entry.key.contains("${{") {
+                let path = join(&self.path, &plain_key(&entry.key));
+                report.add(entry.key_at, &path, "a secret cannot be part of a key", "put it into a value");
+                readable = false;
+                continue;
+            }
             let key = match keys {
                 Key::Known => entry.key.replace('_', "-"),
                 Key::Free => entry.key.clone(),
@@ -50,7 +57,8 @@ impl<'a> Field<'a> {
             let hidden = self.hidden || is_secret_key(&key);
             fields.push((key, Field { path, key_at: entry.key_at, node: &entry.node, hidden }));
         }
-        Some(fields)
+        // What else a mapping of ours says is still worth reading; of the user's own, a part would mislead.
+        (readable || keys == Key::Known).then_some(fields)
     }
 
     /// The same value, shown by no message.

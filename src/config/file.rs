@@ -54,7 +54,8 @@ pub(super) fn pem(field: &Field<'_>, folder: &Path, wanted: Pem, report: &mut Re
     Some(path)
 }
 
-/// The password in a file: all of it but one line break at its end.
+/// The password in a file: all of it but one line break at its end, and the byte order mark that some
+/// editors put before everything.
 pub(super) fn password(field: &Field<'_>, folder: &Path, report: &mut Report) -> Option<Secret> {
     const FIX: &str = "give a file that holds only the password; a relative path starts at this \
                        configuration's folder";
@@ -69,7 +70,8 @@ pub(super) fn password(field: &Field<'_>, folder: &Path, report: &mut Report) ->
         field.complain(report, format!("{} is not UTF-8", field.quoted()), FIX);
         return None;
     };
-    let text = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     if text.is_empty() {
         field.complain(report, format!("{} is empty", field.quoted()), FIX);
         return None;

@@ -2,14 +2,15 @@
 //!
 //! The way of a file: `node` makes YAML a tree that knows its places, `template` puts the secrets in,
 //! `section` and `field` give strict, typed access, `source` tells Kafka from Fluvio, and one file for each
-//! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `tables`) makes
-//! its settings. `reference` describes every key there is, once: for the reader, and for `schema`, which
+//! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `tables`, `errors`)
+//! makes its settings. `reference` describes every key there is, once: for the reader, and for `schema`, which
 //! writes `Connector.toml` and the table of the guide.
 //!
 //! Invariant: either every value of [`Settings`] is valid, or there is one [`Problem`] for each that is
 //! not. No message and no `Debug` shows a secret, and no connection is opened.
 
 mod consumer;
+mod errors;
 mod field;
 pub(crate) mod file;
 mod fluvio;
@@ -51,8 +52,8 @@ pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
 pub use schema::{connector_toml, key_table};
 pub use settings::{
-    BatchSettings, ClientSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings, SourceSettings,
-    TableSettings, TlsMode, TlsSettings, Tolerance,
+    BatchSettings, ClientSettings, ErrorSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings,
+    SourceSettings, StaleWrites, TableSettings, TlsMode, TlsSettings, Tolerance,
 };
 
 impl Settings {
@@ -144,7 +145,7 @@ impl Reader<'_> {
             .and_then(|postgres| postgres::read(&postgres, self.folder, self.environment, report));
         let tables = tables::read(&embedsink, report);
         let batch = read_batch(&embedsink, report);
-        let tolerance = read_tolerance(&embedsink, report);
+        let errors = errors::read(&embedsink, &chosen, source.as_ref(), report);
         let shutdown_timeout = match embedsink.get("shutdown-timeout") {
             Some(field) => field.duration(&SHUTDOWN_TIMEOUT, report),
             None => Some(Duration::from_secs(25)),
@@ -155,7 +156,7 @@ impl Reader<'_> {
             postgres: postgres?,
             tables: tables?,
             batch: batch?,
-            tolerance: tolerance?,
+            errors: errors?,
             shutdown_timeout: shutdown_timeout?,
         })
     }
@@ -250,12 +251,4 @@ fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSetti
         None => Some(Duration::from_millis(200)),
     };
     Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait? })
-}
-
-fn read_tolerance(embedsink: &Section<'_>, report: &mut Report) -> Option<Tolerance> {
-    let errors = embedsink.section("errors", "embedsink.errors", report)?;
-    match errors.get("tolerance") {
-        Some(field) => field.choice(&[("data", Tolerance::Data), ("none", Tolerance::None)], report),
-        None => Some(Tolerance::default()),
-    }
 }

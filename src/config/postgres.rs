@@ -1,6 +1,7 @@
 //! `embedsink.sink.postgres`: the URL, the keys and the environment joined into one place to connect to.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::field::{Field, join};
 use super::file;
@@ -12,6 +13,11 @@ use super::tls;
 use super::url::{PostgresUrl, host_complaint};
 use crate::framework::secret::Secret;
 
+const STATEMENT_TIMEOUT: Limits<Duration> = Limits {
+    least: Duration::from_secs(1),
+    most: Duration::from_secs(3600),
+    why: "a batch needs time to be written, but a server that hangs must be found out",
+};
 const PORT: Limits<u32> = Limits { least: 1, most: 65_535, why: "TCP has no other ports" };
 
 /// Reads the section. Relative paths start at `folder`.
@@ -38,6 +44,14 @@ pub(super) fn read(
         Some(field) => field.choice(&[("auto", MigrateMode::Auto), ("manual", MigrateMode::Manual)], report),
         None => Some(MigrateMode::default()),
     };
+    let prepared = match postgres.get("prepared") {
+        Some(field) => field.boolean(report),
+        None => Some(true),
+    };
+    let statement_timeout = match postgres.get("statement-timeout") {
+        Some(field) => field.duration(&STATEMENT_TIMEOUT, report),
+        None => Some(Duration::from_secs(120)),
+    };
     given.url.as_ref().ok()?;
     Some(PostgresSettings {
         host: host?,
@@ -47,6 +61,8 @@ pub(super) fn read(
         password: password?,
         tls: tls?,
         migrate: migrate?,
+        prepared: prepared?,
+        statement_timeout: statement_timeout?,
     })
 }
 

@@ -40,6 +40,30 @@ impl Field<'_> {
         self.within(number, limits, |number| number.to_string(), report)
     }
 
+    /// A part of a whole, above 0 and up to 1, in thousandths.
+    pub(super) fn permille(&self, why: &'static str, report: &mut Report) -> Option<u32> {
+        const LIMITS: &str = "give 0.001 to 1, such as `0.9`";
+        let scalar = self.scalar("a number", report)?;
+        let Ok(number) = scalar.text.parse::<f64>() else {
+            self.complain(report, format!("{} is no number", self.quoted()), LIMITS);
+            return None;
+        };
+        if scalar.kind == Kind::Text && !scalar.tainted {
+            self.mismatch("a number", "remove the quotes", report);
+            return None;
+        }
+        let found = (1..=1000_u32).find(|permille| (f64::from(*permille) / 1000.0 - number).abs() < 1e-9);
+        if found.is_none() {
+            let what = if number > 0.0 && number <= 1.0 {
+                format!("{} has more than three decimals", self.quoted())
+            } else {
+                format!("{} is out of range: {why}", self.quoted())
+            };
+            self.complain(report, what, LIMITS);
+        }
+        found
+    }
+
     /// A size in bytes within `limits`: `8MiB`, `500kB`, or a plain number of bytes.
     pub(super) fn size(&self, limits: &Limits<usize>, report: &mut Report) -> Option<usize> {
         let scalar = self.scalar("a size", report)?;

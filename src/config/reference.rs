@@ -4,7 +4,7 @@
 //! and the table of the guide are written from the same lines.
 
 use Absent::{Default, Elsewhere, Means, Refused};
-use Kind::{Blocks, Boolean, Choice, Duration, Group, Integer, List, Map, Size, Text};
+use Kind::{Blocks, Boolean, Choice, Duration, Group, Integer, List, Map, Ratio, Size, Text};
 
 /// A key.
 pub(super) struct Described {
@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Blocks,
     Text,
     Integer,
+    /// A number from 0 to 1, with up to three decimals.
+    Ratio,
     Size,
     Duration,
     Boolean,
@@ -128,7 +130,7 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.sink.postgres.database", Text, Means("`PGDATABASE`"), "The database. It has to be given somewhere."),
     key("embedsink.sink.postgres.user", Text, Means("`PGUSER`"), "The role to log in as. It has to be given somewhere."),
     key("embedsink.sink.postgres.password", Text, Means("`PGPASSWORD`"), "The password."),
-    key("embedsink.sink.postgres.password-file", Text, NONE, "A file that holds the password. One line break at its end does not count."),
+    key("embedsink.sink.postgres.password-file", Text, NONE, "A file that holds the password. One line break at its end does not count, nor a byte order mark at its start."),
     key("embedsink.sink.postgres.tls", Group, NONE, "How the connection is protected."),
     key("embedsink.sink.postgres.tls.mode", Choice(&["disable", "require", "verify-ca", "verify-full"]), Means("`PGSSLMODE`, else verify-full"),
         "`disable`, `require` (any certificate), `verify-ca` (a trusted one) or `verify-full` (a trusted one that names the host). Where nobody gives one, the host is local and no file is named here, it is `disable`."),
@@ -137,10 +139,16 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.sink.postgres.tls.key-file", Text, NONE, "A PEM file of its private key, not encrypted."),
     key("embedsink.sink.postgres.migrate", Choice(&["auto", "manual"]), Default("auto"),
         "`auto`: the connector applies its migrations when it starts. `manual`: it only checks that `embedsink migrate` has."),
+    key("embedsink.sink.postgres.prepared", Boolean, Default("true"),
+        "Whether statements are prepared by name. `false` for pgbouncer in transaction mode, and whatever else hands each transaction to another server."),
+    key("embedsink.sink.postgres.statement-timeout", Duration, Default("2m"),
+        "How long one statement may take before it is given up and tried again, 1s to 1h."),
     key("embedsink.tables", Blocks, Refused, "The tables to write to, by name. The first takes records that name none."),
     key("embedsink.tables.*", Group, NONE, "A table to write to."),
     key("embedsink.tables.*.dimensions", Integer, Refused,
         "A table to write to, and the dimensions of its vectors, 1 to 16000. The first table takes records that name none."),
+    key("embedsink.tables.*.stale-writes", Choice(&["apply", "skip"]), Default("apply"),
+        "What a record does whose `timestamp` is older than the stored row's. `apply`: it is written, for the order of the log counts. `skip`: it is not, and no more is an older delete."),
     key("embedsink.batch", Group, NONE, "When a batch is written."),
     key("embedsink.batch.max-rows", Integer, Default("2000"), "A batch is written when it holds this many records, 1 to 100000."),
     key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its rows and rejected records take this many bytes in memory, 64KiB to 256MiB."),
@@ -148,6 +156,13 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.errors", Group, NONE, "What bad records do."),
     key("embedsink.errors.tolerance", Choice(&["data", "none"]), Default("data"),
         "`data`: a bad record becomes a dead letter. `none`: the connector stops at the first."),
+    key("embedsink.errors.max-ratio", Ratio, Default("0.9"),
+        "The connector stops when more than this part of the last `window` records was rejected: above 0, up to 1, with up to three decimals. `1` turns it off."),
+    key("embedsink.errors.window", Integer, Default("1000"), "Over how many records `max-ratio` is taken, 10 to 1000000."),
+    key("embedsink.errors.max-payload", Size, Default("64MiB"),
+        "The most of a payload that a dead letter keeps, 1KiB to 512MiB. A longer one is cut, and cannot be replayed."),
+    key("embedsink.errors.dead-letter-topic", Text, NONE,
+        "A Kafka topic that gets every dead letter too. Only with `source.kafka`."),
     key("embedsink.shutdown-timeout", Duration, Default("25s"), "How long a stop may take to finish the write in flight, 100ms to 10m."),
 ];
 

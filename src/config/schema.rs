@@ -60,6 +60,7 @@ fn property(toml: &mut String, key: &Described) {
         Kind::Group | Kind::Blocks => ("object", None),
         Kind::Text | Kind::Size | Kind::Duration => ("string", None),
         Kind::Integer => ("integer", None),
+        Kind::Ratio => ("number", None),
         Kind::Boolean => ("boolean", None),
         Kind::Choice(words) => ("string", Some(format!("enum = {}", list(words)))),
         Kind::List => ("array", Some("items = { type = \"string\" }".to_owned())),
@@ -71,7 +72,7 @@ fn property(toml: &mut String, key: &Described) {
         toml.push('\n');
     }
     if let Absent::Default(value) = key.absent {
-        let bare = matches!(key.kind, Kind::Integer | Kind::Boolean);
+        let bare = matches!(key.kind, Kind::Integer | Kind::Ratio | Kind::Boolean);
         line(toml, "default", &if bare { value.to_owned() } else { text(value) });
     }
     if key.kind == Kind::Group {

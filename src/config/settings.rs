@@ -23,8 +23,8 @@ pub struct Settings {
     pub tables: Vec<TableSettings>,
     /// When a batch is full.
     pub batch: BatchSettings,
-    /// What a bad record does.
-    pub tolerance: Tolerance,
+    /// What bad records do.
+    pub errors: ErrorSettings,
     /// How long a stop may take before it gives up.
     pub shutdown_timeout: Duration,
 }
@@ -64,6 +64,31 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, Secret>,
 }
 
+impl KafkaSettings {
+    /// The properties, as the file spells them, that switch a check of the brokers' certificates off. Empty
+    /// without TLS, for there is none to check then.
+    pub fn unchecked(&self) -> Vec<&'static str> {
+        const OFF: &[(&str, &[&str], &str)] = &[
+            (
+                "ssl.endpoint.identification.algorithm",
+                &["none"],
+                "ssl.endpoint.identification.algorithm: none",
+            ),
+            (
+                "enable.ssl.certificate.verification",
+                &["false", "f", "0"],
+                "enable.ssl.certificate.verification: false",
+            ),
+        ];
+        let value = |name: &str| self.properties.get(name).map(|value| value.expose().to_lowercase());
+        if !value("security.protocol").is_some_and(|protocol| protocol.contains("ssl")) {
+            return Vec::new();
+        }
+        let is_off = |name: &str, words: &[&str]| value(name).is_some_and(|value| words.contains(&&*value));
+        OFF.iter().filter(|(name, words, _)| is_off(name, words)).map(|(.., shown)| *shown).collect()
+    }
+}
+
 /// How to reach PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresSettings {
@@ -81,6 +106,10 @@ pub struct PostgresSettings {
     pub tls: TlsSettings,
     /// Who applies the migrations.
     pub migrate: MigrateMode,
+    /// Whether statements are prepared by name, which a pooler in transaction mode cannot serve.
+    pub prepared: bool,
+    /// How long one statement may take, 1 s to 1 h.
+    pub statement_timeout: Duration,
 }
 
 /// How a connection to PostgreSQL is protected.
@@ -135,6 +164,18 @@ pub struct TableSettings {
     pub name: String,
     /// The dimensions of its vectors, 1 to 16,000.
     pub dimensions: u16,
+    /// What a record does that is older than the row that is there.
+    pub stale_writes: StaleWrites,
+}
+
+/// What a record does whose `timestamp` is older than the stored row's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StaleWrites {
+    /// It is written: the order of the log counts.
+    #[default]
+    Apply,
+    /// It is not written, nor does it delete.
+    Skip,
 }
 
 /// When a batch is full: at whichever limit comes first.
@@ -147,6 +188,23 @@ pub struct BatchSettings {
     pub max_bytes: usize,
     /// The longest that a record waits for others, 1 ms to 60 s.
     pub max_wait: Duration,
+}
+
+/// What bad records do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorSettings {
+    /// What a single one does.
+    pub tolerance: Tolerance,
+    /// When more than this many in a thousand of the last `window` records were rejected, the connector stops.
+    /// 1 to 1000; at 1000 it never does. Thousandths, for they compare exactly.
+    pub max_ratio_permille: u32,
+    /// Over how many records the ratio is taken, 10 to 1,000,000.
+    pub window: usize,
+    /// The most bytes of a payload that a dead letter keeps, 1 KiB to 512 MiB.
+    pub max_payload: usize,
+    /// A Kafka topic that gets every dead letter too. Always `None` unless the source is Kafka, and never
+    /// one of the topics that are read.
+    pub dead_letter_topic: Option<String>,
 }
 
 /// What a bad record does.

@@ -4,7 +4,7 @@ use super::field::Key;
 use super::problem::{Report, quote};
 use super::quantity::Limits;
 use super::section::Section;
-use super::settings::TableSettings;
+use super::settings::{StaleWrites, TableSettings};
 
 const DIMENSIONS: Limits<u32> =
     Limits { least: 1, most: 16_000, why: "a pgvector column holds between 1 and 16000 dimensions" };
@@ -26,18 +26,25 @@ pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<T
             good = false;
         }
         match Section::open(field.node, &field.path, field.key_at, "embedsink.tables.*", report)
-            .and_then(|table| {
-                table
-                    .require("dimensions", "say how long its vectors are, such as `384`", report)?
-                    .count(&DIMENSIONS, report)
-            })
-            .and_then(|dimensions| u16::try_from(dimensions).ok())
+            .and_then(|table| read_table(name, &table, report))
         {
-            Some(dimensions) => tables.push(TableSettings { name, dimensions }),
+            Some(table) => tables.push(table),
             None => good = false,
         }
     }
     good.then_some(tables)
+}
+
+fn read_table(name: String, table: &Section<'_>, report: &mut Report) -> Option<TableSettings> {
+    let dimensions = table
+        .require("dimensions", "say how long its vectors are, such as `384`", report)
+        .and_then(|field| field.count(&DIMENSIONS, report))
+        .and_then(|dimensions| u16::try_from(dimensions).ok());
+    let stale_writes = match table.get("stale-writes") {
+        Some(field) => field.choice(&[("apply", StaleWrites::Apply), ("skip", StaleWrites::Skip)], report),
+        None => Some(StaleWrites::default()),
+    };
+    Some(TableSettings { name, dimensions: dimensions?, stale_writes: stale_writes? })
 }
 
 fn name_complaint(name: &str) -> Option<(String, &'static str)> {

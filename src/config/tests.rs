@@ -145,14 +145,26 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             password: None,
             tls: TlsSettings { mode: TlsMode::Disable, ca_file: None, client: None },
             migrate: MigrateMode::Auto,
+            prepared: true,
+            statement_timeout: Duration::from_secs(120),
         },
-        tables: vec![TableSettings { name: "embeddings".to_owned(), dimensions: 384 }],
+        tables: vec![TableSettings {
+            name: "embeddings".to_owned(),
+            dimensions: 384,
+            stale_writes: StaleWrites::Apply,
+        }],
         batch: BatchSettings {
             max_rows: 2000,
             max_bytes: 8 * 1024 * 1024,
             max_wait: Duration::from_millis(200),
         },
-        tolerance: Tolerance::Data,
+        errors: ErrorSettings {
+            tolerance: Tolerance::Data,
+            max_ratio_permille: 900,
+            window: 1000,
+            max_payload: 64 << 20,
+            dead_letter_topic: None,
+        },
         shutdown_timeout: Duration::from_secs(25),
     };
     assert_eq!(settings, expected);
@@ -166,13 +178,23 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
     }
     let defaults =
         ["start: beginning", "migrate: auto", "max-rows: 2000", "max-bytes: 8MiB", "max-wait: 200ms"];
-    for line in defaults.into_iter().chain(["tolerance: data", "shutdown-timeout: 25s"]) {
+    for line in defaults.into_iter().chain([
+        "prepared: true",
+        "statement-timeout: 2m",
+        "stale-writes: apply",
+        "tolerance: data",
+        "max-ratio: 0.9",
+        "window: 1000",
+        "max-payload: 64MiB",
+        "shutdown-timeout: 25s",
+    ]) {
         assert!(
             REFERENCE.contains(&format!("# {line}")) || REFERENCE.contains(&format!("#   {line}")),
             "{line}"
         );
     }
-    let explicit = "  batch: {max-rows: 2000, max-bytes: 8MiB, max-wait: 200ms}\n  errors: {tolerance: data}\n  \
+    let explicit = "  batch: {max-rows: 2000, max-bytes: 8MiB, max-wait: 200ms}\n  errors: {tolerance: data, max-ratio: 0.9, \
+                    window: 1000, max-payload: 64MiB}\n  \
                     shutdown-timeout: 25s";
     assert_eq!(read(&with_keys(explicit)).unwrap(), read(MINIMAL).unwrap());
 }
@@ -402,8 +424,11 @@ fn tables_keep_their_order_and_any_name() {
     let text =
         changed(&[("embeddings: {dimensions: 384}", "z: {dimensions: 1}, 'A b\"c': {dimensions: 16000}")]);
     let tables = read(&text).unwrap().tables;
-    let expected = [("z", 1), ("A b\"c", 16_000)]
-        .map(|(name, dimensions)| TableSettings { name: name.to_owned(), dimensions });
+    let expected = [("z", 1), ("A b\"c", 16_000)].map(|(name, dimensions)| TableSettings {
+        name: name.to_owned(),
+        dimensions,
+        stale_writes: StaleWrites::Apply,
+    });
     assert_eq!(tables, expected);
 }
 
@@ -805,5 +830,39 @@ fn damaged_files_neither_panic_nor_show_a_password() {
 {error}"
             );
         }
+    }
+}
+
+#[test]
+fn checks_of_the_brokers_certificates_that_are_off_are_known() {
+    let unchecked = |properties: &str| {
+        let settings = read(&with_kafka(&format!("properties: {{{properties}}}"))).unwrap();
+        kafka(&settings).unchecked()
+    };
+    assert!(unchecked("security.protocol: ssl").is_empty());
+    let off = "ssl.endpoint.identification.algorithm: none, enable.ssl.certificate.verification: False";
+    assert!(unchecked(off).is_empty(), "there is no TLS");
+    assert_eq!(unchecked(&format!("security.protocol: SASL_SSL, {off}")).len(), 2);
+    let back_on = "ssl.endpoint.identification.algorithm: https, enable.ssl.certificate.verification: true";
+    assert!(unchecked(&format!("security.protocol: ssl, {back_on}")).is_empty());
+}
+
+#[test]
+fn what_bad_records_do_can_be_set() {
+    let settings = read(&with_keys(
+        "  errors: {tolerance: none, max-ratio: 0.25, window: 10, max-payload: 1KiB, dead-letter-topic: dlq}",
+    ))
+    .unwrap();
+    let expected = ErrorSettings {
+        tolerance: Tolerance::None,
+        max_ratio_permille: 250,
+        window: 10,
+        max_payload: 1024,
+        dead_letter_topic: Some("dlq".to_owned()),
+    };
+    assert_eq!(settings.errors, expected);
+    for (ratio, permille) in [("1", 1000), ("1.0", 1000), ("0.001", 1), ("9e-1", 900), (".5", 500)] {
+        let settings = read(&with_keys(&format!("  errors: {{max-ratio: {ratio}}}"))).unwrap();
+        assert_eq!(settings.errors.max_ratio_permille, permille, "{ratio}");
     }
 }

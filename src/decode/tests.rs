@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::source::Headers;
 
 const NONE: &[u8] = b"";
 /// 2024-01-01T00:00:00Z, in microseconds.
@@ -12,7 +13,13 @@ const NEW_YEAR: i64 = 1_704_067_200_000_000;
 
 /// A record with this payload, a key and a timestamp of its own.
 fn record(payload: &[u8]) -> SourceRecord<'_> {
-    SourceRecord { offset: 7, timestamp: Some(1_000), key: Some(b"the key"), payload: Some(payload) }
+    SourceRecord {
+        offset: 7,
+        timestamp: Some(1_000),
+        key: Some(b"the key"),
+        payload: Some(payload),
+        headers: Headers::default(),
+    }
 }
 
 fn reason_of(record: &SourceRecord<'_>) -> Result<(), RejectReason> {
@@ -584,7 +591,7 @@ proptest! {
 
     #[test]
     fn any_bytes_at_all_get_an_answer(payload: Vec<u8>, key: Option<Vec<u8>>, timestamp: Option<i64>) {
-        let record = SourceRecord { offset: 0, timestamp, key: key.as_deref(), payload: Some(&payload) };
+        let record = SourceRecord { offset: 0, timestamp, key: key.as_deref(), payload: Some(&payload), headers: Headers::default() };
         prop_assert!(decode(&record, &mut Vec::new()).is_err());
     }
 }

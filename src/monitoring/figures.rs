@@ -53,6 +53,8 @@ pub struct Rows {
     pub unchanged: u64,
     /// Deleted.
     pub deleted: u64,
+    /// Changes left out because the row they meet is newer (`stale-writes: skip`).
+    pub stale: u64,
 }
 
 /// Records that are kept because they cannot be used.

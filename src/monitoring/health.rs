@@ -1,7 +1,7 @@
 //! The phases, and what is told about the connector's health.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,10 @@ impl Mark {
     }
 }
 
+/// How long a batch may take before the target counts as not answering. Waiting for a lock ends sooner, with an
+/// error.
+const STALL: Duration = Duration::from_secs(15);
+
 /// From what is known of the parts to the one phase that is shown.
 #[derive(Debug)]
 pub(super) struct Course {
@@ -130,6 +134,8 @@ pub(super) struct Course {
     reason: String,
     /// Lanes whose last attempt failed, with the error.
     retrying: BTreeMap<usize, String>,
+    /// Lanes that wait for the target, and since when.
+    waiting: BTreeMap<usize, Mark>,
     /// Why the source cannot be read, while it cannot.
     trouble: Option<String>,
     paused: bool,
@@ -143,6 +149,7 @@ impl Course {
             stage: Phase::Starting,
             reason: "connecting to the database".to_owned(),
             retrying: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             trouble: None,
             paused: false,
             shown: Phase::Starting,
@@ -158,13 +165,19 @@ impl Course {
         }
     }
 
+    pub(super) fn attempt_begins(&mut self, lane: usize) {
+        self.waiting.insert(lane, Mark::now());
+    }
+
     pub(super) fn attempt_failed(&mut self, lane: usize, error: String) {
+        self.waiting.remove(&lane);
         self.retrying.insert(lane, error);
         self.show();
     }
 
     /// Whether an attempt of this lane had failed before.
     pub(super) fn attempt_succeeded(&mut self, lane: usize) -> bool {
+        self.waiting.remove(&lane);
         let had_failed = self.retrying.remove(&lane).is_some();
         self.show();
         had_failed
@@ -181,10 +194,17 @@ impl Course {
         self.show();
     }
 
-    /// The phase, the reason, and since when.
-    pub(super) fn shown(&self) -> (Phase, &str, Mark) {
+    /// The phase, the reason, and since when. A target that does not answer is told of before its time is up.
+    pub(super) fn shown(&self, now: Instant) -> (Phase, String, Mark) {
         let (phase, reason) = self.current();
-        (phase, reason, self.since)
+        let longest = self.waiting.values().min_by_key(|since| since.steady);
+        match longest {
+            Some(since) if phase.is_healthy() && now.saturating_duration_since(since.steady) > STALL => {
+                let seconds = now.saturating_duration_since(since.steady).as_secs();
+                (Phase::Retrying, format!("the database has not answered a batch for {seconds} s"), *since)
+            }
+            _ => (phase, reason.to_owned(), self.since),
+        }
     }
 
     fn current(&self) -> (Phase, &str) {

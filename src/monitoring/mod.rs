@@ -109,6 +109,7 @@ impl Monitor {
                 upserted: totals.effect.upserted,
                 unchanged: totals.effect.unchanged,
                 deleted: totals.effect.deleted,
+                stale: totals.effect.stale,
             },
             dead_letters: DeadLetters {
                 total: totals.effect.dead_lettered,
@@ -208,10 +209,7 @@ impl Monitor {
         totals.batches += 1;
         totals.records += batch.records() as u64;
         totals.bytes += batch.source_bytes() as u64;
-        totals.effect.upserted += effect.upserted;
-        totals.effect.unchanged += effect.unchanged;
-        totals.effect.deleted += effect.deleted;
-        totals.effect.dead_lettered += effect.dead_lettered;
+        totals.effect.add(effect);
         for rejected in batch.rejected() {
             *totals.dead_letters.entry(rejected.reject.reason).or_default() += 1;
         }
@@ -247,7 +245,7 @@ impl State {
     }
 
     fn health(&self) -> Health {
-        let (phase, reason, since) = self.course.shown();
+        let (phase, reason, since) = self.course.shown(Instant::now());
         let lag = self.held.iter().map(|(partition, held)| Lag {
             topic: partition.topic().to_owned(),
             partition: partition.number(),
@@ -255,7 +253,7 @@ impl State {
         });
         Health {
             phase,
-            reason: reason.to_owned(),
+            reason,
             since: since.moment(),
             last_write: self.last_write.map(Mark::moment),
             last_error: self
@@ -286,6 +284,11 @@ pub(crate) struct LaneMonitor<'a> {
 }
 
 impl LaneMonitor<'_> {
+    /// An attempt begins.
+    pub(crate) fn begins(&self) {
+        self.monitor.lock().course.attempt_begins(self.lane);
+    }
+
     /// An attempt failed; the next comes after a pause.
     pub(crate) fn failed(&self, error: &WriteError) {
         let text = error.with_remedy();

@@ -2,6 +2,7 @@ use super::*;
 use crate::batch::Place;
 use crate::reject::{Reject, RejectReason};
 use crate::route::{Router, TableLimits};
+use crate::source::Headers;
 use crate::source::SourceRecord;
 
 fn monitor() -> Monitor {
@@ -29,7 +30,13 @@ fn written(monitor: &Monitor, records: i64, timestamp: Option<i64>) {
     let partition = partition(0);
     let place = Place { partition: &partition, tenure: Tenure(3), stored: 0 };
     for offset in 0..records {
-        let record = SourceRecord { offset, timestamp, key: Some(b"key"), payload: Some(b"canary") };
+        let record = SourceRecord {
+            offset,
+            timestamp,
+            key: Some(b"key"),
+            payload: Some(b"canary"),
+            headers: Headers::default(),
+        };
         batch.reject(&place, &record, Reject::new(RejectReason::BadJson, "not JSON"));
     }
     let receipt = Receipt::for_tests(1);

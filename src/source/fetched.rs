@@ -17,6 +17,76 @@ pub struct SourceRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// The payload; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
+    /// Its headers, which only dead letters keep.
+    pub headers: Headers<'a>,
+}
+
+/// The headers of a record, in its order: each a name and a value, which may be none. A name may come twice.
+///
+/// They lie packed in one piece, as [`HeadersBuilder`] wrote them, so that they cost nothing until they are wanted.
+#[derive(Clone, Copy, Default)]
+pub struct Headers<'a>(&'a [u8]);
+
+impl<'a> Headers<'a> {
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Name and value of each.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let name = take_piece(&mut rest)??;
+            Some((name, take_piece(&mut rest)?))
+        })
+    }
+}
+
+/// What stands for a value that is none, where otherwise its length stands.
+const NO_VALUE: u32 = u32::MAX;
+
+/// The piece that `rest` begins with; `None` at its end.
+fn take_piece<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let (length, behind) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length);
+    if length == NO_VALUE {
+        *rest = behind;
+        return Some(None);
+    }
+    let (piece, behind) = behind.split_at_checked(length as usize)?;
+    *rest = behind;
+    Some(Some(piece))
+}
+
+/// Packs headers into one piece.
+#[derive(Debug, Default)]
+pub struct HeadersBuilder {
+    packed: Vec<u8>,
+}
+
+impl HeadersBuilder {
+    /// Takes the headers of the record before away, and keeps the room.
+    pub fn clear(&mut self) {
+        self.packed.clear();
+    }
+
+    /// Puts a header behind those before it.
+    pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
+        self.piece(Some(name));
+        self.piece(value);
+    }
+
+    fn piece(&mut self, piece: Option<&[u8]>) {
+        let length = piece.map_or(NO_VALUE, |piece| u32::try_from(piece.len()).unwrap_or(NO_VALUE - 1));
+        self.packed.extend_from_slice(&length.to_le_bytes());
+        self.packed.extend_from_slice(piece.unwrap_or_default());
+    }
+
+    /// What was pushed so far.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers(&self.packed)
+    }
 }
 
 #[derive(Debug)]
@@ -26,6 +96,7 @@ struct Span {
     start: usize,
     key: Option<usize>,
     payload: Option<usize>,
+    headers: usize,
 }
 
 /// Consecutive records of one partition under one tenure, in offset order.
@@ -48,7 +119,21 @@ impl fmt::Debug for SourceRecord<'_> {
             .field("offset", &self.offset)
             .field("key_bytes", &self.key.map(<[u8]>::len))
             .field("payload_bytes", &self.payload.map(<[u8]>::len))
+            .field("header_bytes", &self.headers.0.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} headers]", self.iter().count())
+    }
+}
+
+impl SourceRecord<'_> {
+    /// Bytes of key, payload and headers together.
+    pub fn bytes(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.payload.map_or(0, <[u8]>::len) + self.headers.0.len()
     }
 }
 
@@ -90,7 +175,7 @@ impl Fetched {
         self.passed
     }
 
-    /// Bytes of keys and payloads together.
+    /// Bytes of keys, payloads and headers together.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -107,22 +192,27 @@ impl Fetched {
         self
     }
 
-    /// Hands over the permit, for memory that outlives these records.
-    pub fn take_charge(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.charge.take()
-    }
-
     /// The records, in offset order.
     pub fn records(&self) -> impl Iterator<Item = SourceRecord<'_>> {
-        self.spans.iter().map(|span| {
-            let payload_start = span.start + span.key.unwrap_or(0);
-            SourceRecord {
-                offset: span.offset,
-                timestamp: span.timestamp,
-                key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
-                payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
-            }
-        })
+        self.spans.iter().map(|span| self.record(span))
+    }
+
+    /// The record at `offset`, if it is among them.
+    pub fn record_at(&self, offset: i64) -> Option<SourceRecord<'_>> {
+        let index = self.spans.binary_search_by_key(&offset, |span| span.offset).ok()?;
+        Some(self.record(&self.spans[index]))
+    }
+
+    fn record(&self, span: &Span) -> SourceRecord<'_> {
+        let payload_start = span.start + span.key.unwrap_or(0);
+        let headers_start = payload_start + span.payload.unwrap_or(0);
+        SourceRecord {
+            offset: span.offset,
+            timestamp: span.timestamp,
+            key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
+            payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
+            headers: Headers(&self.bytes[headers_start..headers_start + span.headers]),
+        }
     }
 }
 
@@ -163,12 +253,14 @@ impl FetchedBuilder {
         let start = self.run.bytes.len();
         self.run.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.run.bytes.extend_from_slice(record.payload.unwrap_or_default());
+        self.run.bytes.extend_from_slice(record.headers.0);
         self.run.spans.push(Span {
             offset: record.offset,
             timestamp: record.timestamp,
             start,
             key: record.key.map(<[u8]>::len),
             payload: record.payload.map(<[u8]>::len),
+            headers: record.headers.0.len(),
         });
     }
 

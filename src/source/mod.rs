@@ -24,7 +24,7 @@ use crate::commit::CommitPoint;
 use crate::framework::config::StartAt;
 
 pub use budget::Budget;
-pub use fetched::{Fetched, FetchedBuilder, SourceRecord};
+pub use fetched::{Fetched, FetchedBuilder, Headers, HeadersBuilder, SourceRecord};
 
 /// One partition of one topic: the unit of order. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,13 +5,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use sink_postgres_vector::{Error, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::{First, Taken};
-use crate::batch::{Rejected, Span};
-use crate::source::{Partition, Tenure};
+use crate::batch::{DeadLetter, Span};
+use crate::source::{Headers, Partition, Tenure};
 
 /// A stored position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +60,14 @@ where o.connector = $1";
 
 const KEEP: &str = "\
 insert into embedsink.dead_letters
-  (connector, topic, partition, \"offset\", key, payload, reason, message, record_timestamp)
-select $1, * from unnest($2::text[], $3::int4[], $4::int8[], $5::bytea[], $6::bytea[], $7::text[], $8::text[],
-  $9::timestamptz[])";
+  (connector, topic, partition, \"offset\", key, headers, payload, payload_bytes, table_name, reason, sqlstate,
+   message, record_timestamp)
+select $1, topic, partition, position, key, headers::jsonb, payload, payload_bytes, table_name, reason, sqlstate,
+  message, record_timestamp
+from unnest($2::text[], $3::int4[], $4::int8[], $5::bytea[], $6::text[], $7::bytea[], $8::int8[], $9::text[],
+  $10::text[], $11::text[], $12::text[], $13::timestamptz[])
+  as l (topic, partition, position, key, headers, payload, payload_bytes, table_name, reason, sqlstate, message,
+    record_timestamp)";
 
 /// Raises the partition's epoch, and reads where to go on.
 pub(super) async fn take(
@@ -122,33 +130,66 @@ pub(super) async fn read_positions(
     rows.iter().map(position).collect()
 }
 
-/// Keeps records that cannot be used.
+/// Keeps records that cannot be used. Of a payload only the first `max_payload` bytes are kept.
 pub(super) async fn keep_dead_letters(
     transaction: &Transaction<'_>,
     connector: &str,
-    rejected: &[&Rejected],
+    letters: &[DeadLetter<'_>],
+    max_payload: usize,
 ) -> Result<u64, Error> {
-    let topics: Vec<&str> = rejected.iter().map(|letter| letter.partition.topic()).collect();
-    let partitions: Vec<i32> = rejected.iter().map(|letter| letter.partition.number()).collect();
-    let offsets: Vec<i64> = rejected.iter().map(|letter| letter.offset).collect();
-    let keys: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.key.as_deref()).collect();
-    let payloads: Vec<Option<&[u8]>> = rejected.iter().map(|letter| letter.payload.as_deref()).collect();
-    let reasons: Vec<&str> = rejected.iter().map(|letter| letter.reject.reason.as_str()).collect();
-    let messages: Vec<&str> = rejected.iter().map(|letter| letter.reject.message.as_ref()).collect();
+    let topics: Vec<&str> = letters.iter().map(|letter| letter.rejected.partition.topic()).collect();
+    let partitions: Vec<i32> = letters.iter().map(|letter| letter.rejected.partition.number()).collect();
+    let offsets: Vec<i64> = letters.iter().map(|letter| letter.rejected.offset).collect();
+    let keys: Vec<Option<&[u8]>> = letters.iter().map(|letter| letter.record.key).collect();
+    let headers: Vec<Option<String>> = letters.iter().map(|letter| json(letter.record.headers)).collect();
+    let whole = || letters.iter().map(|letter| letter.record.payload);
+    let payloads: Vec<Option<&[u8]>> =
+        whole().map(|payload| payload.map(|bytes| &bytes[..bytes.len().min(max_payload)])).collect();
+    let lengths: Vec<Option<i64>> = whole().map(|payload| payload.map(|bytes| bytes.len() as i64)).collect();
+    let tables: Vec<Option<&str>> = letters.iter().map(|letter| letter.table).collect();
+    let rejects = || letters.iter().map(|letter| &letter.rejected.reject);
+    let reasons: Vec<&str> = rejects().map(|reject| reject.reason.as_str()).collect();
+    let states: Vec<Option<&str>> = rejects().map(|reject| reject.sqlstate.as_deref()).collect();
+    let messages: Vec<&str> = rejects().map(|reject| reject.message.as_ref()).collect();
     let stamps: Vec<Option<SystemTime>> =
-        rejected.iter().map(|letter| letter.timestamp.and_then(system_time)).collect();
-    let parameters: [Parameter<'_>; 9] = [
+        letters.iter().map(|letter| letter.record.timestamp.and_then(system_time)).collect();
+    let parameters: [Parameter<'_>; 13] = [
         (&connector, Type::TEXT),
         (&topics, Type::TEXT_ARRAY),
         (&partitions, Type::INT4_ARRAY),
         (&offsets, Type::INT8_ARRAY),
         (&keys, Type::BYTEA_ARRAY),
+        (&headers, Type::TEXT_ARRAY),
         (&payloads, Type::BYTEA_ARRAY),
+        (&lengths, Type::INT8_ARRAY),
+        (&tables, Type::TEXT_ARRAY),
         (&reasons, Type::TEXT_ARRAY),
+        (&states, Type::TEXT_ARRAY),
         (&messages, Type::TEXT_ARRAY),
         (&stamps, Type::TIMESTAMPTZ_ARRAY),
     ];
     transaction.during(KEEPING, transaction.client().execute_typed(KEEP, &parameters)).await
+}
+
+/// Headers as a JSON list, for people to query. What is not text, or not text that `jsonb` can hold, stands as
+/// base64.
+fn json(headers: Headers<'_>) -> Option<String> {
+    let text =
+        |bytes: &[u8]| std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).map(str::to_owned);
+    let value = |value: Option<&[u8]>| match value.map(|bytes| (bytes, text(bytes))) {
+        None => ("value", Value::Null),
+        Some((_, Some(text))) => ("value", Value::String(text)),
+        Some((bytes, None)) => ("base64", Value::String(STANDARD.encode(bytes))),
+    };
+    let header = |(name, bytes): (&[u8], Option<&[u8]>)| {
+        let name = text(name).unwrap_or_else(|| STANDARD.encode(name));
+        let (key, value) = value(bytes);
+        Value::Object(
+            [("name".to_owned(), Value::String(name)), (key.to_owned(), value)].into_iter().collect(),
+        )
+    };
+    let list: Vec<Value> = headers.iter().map(header).collect();
+    (!list.is_empty()).then(|| Value::Array(list).to_string())
 }
 
 fn names<'a>(spans: &[&'a Span]) -> (Vec<&'a str>, Vec<i32>) {

@@ -1,11 +1,15 @@
 //! The [`Writer`] for PostgreSQL with pgvector.
 
-use sink_postgres_vector::{Committed, ConnectOptions, Connection, Error, VectorRow, VectorTable};
+use sink_postgres_vector::{
+    self as pg, Class, Committed, ConnectOptions, Connection, Error, Overwrite, Transaction, VectorRow,
+    VectorTable,
+};
 
 use super::ledger::{self, Position};
 use super::{Effect, First, Receipt, Taken, Writer, Written};
-use crate::batch::{Batch, Rejected, Row, Span};
+use crate::batch::{Batch, DeadLetter, Deletion, EntryId, Refusal, Row, Span, TableChanges};
 use crate::error::WriteError;
+use crate::reject::Reject;
 use crate::route::TableId;
 use crate::source::{Partition, Tenure};
 
@@ -17,6 +21,8 @@ pub struct PostgresWriter {
     connector: String,
     options: ConnectOptions,
     tables: Vec<VectorTable>,
+    /// Of a dead letter's payload no more is kept.
+    max_payload: usize,
     connection: Option<Connection>,
     /// What the last attempt would do, for the case that its commit is proved later.
     attempted: Option<(u64, Effect)>,
@@ -25,7 +31,13 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
-        Self { connector, options, tables, connection: None, attempted: None }
+        Self { connector, options, tables, max_payload: usize::MAX, connection: None, attempted: None }
+    }
+
+    /// Keeps only the first `bytes` of the payload in a dead letter, and how long it was.
+    #[must_use]
+    pub fn with_max_payload(self, bytes: usize) -> Self {
+        Self { max_payload: bytes, ..self }
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -35,7 +47,13 @@ impl PostgresWriter {
         }
     }
 
-    async fn attempt(&mut self, connection: &mut Connection, batch: &Batch) -> Result<Written, Error> {
+    /// One transaction: positions, changes, dead letters, commit.
+    async fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        batch: &Batch,
+        care: Care,
+    ) -> Result<Written, Error> {
         let spans: Vec<&Span> = batch.spans().collect();
         let mut transaction = connection.begin_for(batch.bytes()).await?;
         let moved = ledger::move_positions(&transaction, &self.connector, &spans).await?;
@@ -44,27 +62,55 @@ impl PostgresWriter {
             transaction.rollback().await?;
             return Ok(self.settle_from_ledger(batch, &spans, &stored, &moved));
         }
-        let mut effect = Effect::default();
-        for (index, table) in self.tables.iter().enumerate() {
-            let changes = batch.changes(TableId(index));
-            if !changes.upserts.is_empty() {
-                let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-                let upserted = transaction.upsert(table, &rows).await?;
-                effect.upserted += upserted.changed;
-                effect.unchanged += changes.upserts.len() as u64 - upserted.changed;
+        let changed = match self.change_tables(&mut transaction, batch, care).await {
+            Ok(changed) => changed,
+            Err(error) => {
+                // So that the connection can be used for the next, more careful attempt.
+                if error.class() == Class::Data && !error.is_closed() {
+                    transaction.rollback().await?;
+                }
+                return Err(error);
             }
-            if !changes.deletes.is_empty() {
-                effect.deleted += transaction.delete(table, &changes.deletes).await?;
-            }
+        };
+        if !changed.refused.is_empty() {
+            transaction.rollback().await?;
+            return Ok(Written::Refused(changed.refused));
         }
-        let rejected: Vec<&Rejected> = batch.rejected().collect();
-        if !rejected.is_empty() {
+        let mut effect = changed.effect;
+        let letters: Vec<DeadLetter<'_>> = batch.dead_letters().collect();
+        if !letters.is_empty() {
             effect.dead_lettered =
-                ledger::keep_dead_letters(&transaction, &self.connector, &rejected).await?;
+                ledger::keep_dead_letters(&transaction, &self.connector, &letters, self.max_payload).await?;
         }
         self.attempted = Some((batch.id(), effect));
         let committed = transaction.commit().await?;
         Ok(Written::Durable(Receipt::committed(committed, batch, effect)))
+    }
+
+    /// Does the changes of a batch to all tables.
+    async fn change_tables(
+        &self,
+        transaction: &mut Transaction<'_>,
+        batch: &Batch,
+        care: Care,
+    ) -> Result<Changed, Error> {
+        let mut changed = Changed::default();
+        if care == Care::AtOnce {
+            transaction.check_constraints_at_once().await?;
+        }
+        for (index, table) in self.tables.iter().enumerate() {
+            let mut changes = batch.changes(TableId(index));
+            changed.effect.stale += changes.stale;
+            if care == Care::Plain {
+                changed.effect.add(write_changes(transaction, table, &changes).await?);
+            } else {
+                // In the order of the log: of two rows that refuse each other the earlier one stays.
+                changes.deletes.sort_unstable_by_key(|deletion| deletion.entry);
+                changes.upserts.sort_unstable_by_key(|row| row.entry);
+                changed.spare(transaction, TableId(index), table, &changes).await?;
+            }
+        }
+        Ok(changed)
     }
 
     /// Some positions did not move. Either an earlier attempt at this very batch had committed, and
@@ -117,11 +163,115 @@ impl Writer for PostgresWriter {
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Written, WriteError> {
-        let mut connection = self.connection().await?;
-        let written = self.attempt(&mut connection, batch).await?;
-        self.connection = Some(connection);
-        Ok(written)
+        let mut care = Care::Plain;
+        loop {
+            let mut connection = self.connection().await?;
+            let attempt = self.attempt(&mut connection, batch, care).await;
+            if attempt.is_ok() || !connection.is_closed() {
+                self.connection = Some(connection);
+            }
+            care = match attempt {
+                Ok(written) => return Ok(written),
+                // Some row is to blame, and a more careful attempt finds out which.
+                Err(error) if error.class() == Class::Data => care.more().ok_or(error)?,
+                Err(error) => return Err(error.into()),
+            };
+        }
     }
+}
+
+/// How a transaction goes about rows that may be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Care {
+    /// One statement a table. What is refused fails all.
+    Plain,
+    /// Bisects to what is refused.
+    Sparing,
+    /// The same, and what is usually checked at the commit is checked at each statement.
+    AtOnce,
+}
+
+impl Care {
+    fn more(self) -> Option<Self> {
+        match self {
+            Self::Plain => Some(Self::Sparing),
+            Self::Sparing => Some(Self::AtOnce),
+            Self::AtOnce => None,
+        }
+    }
+}
+
+/// What became of the changes of a batch.
+#[derive(Default)]
+struct Changed {
+    effect: Effect,
+    refused: Vec<Refusal>,
+}
+
+impl Changed {
+    async fn spare(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        id: TableId,
+        table: &VectorTable,
+        changes: &TableChanges<'_>,
+    ) -> Result<(), Error> {
+        let overwrite = overwrite(changes);
+        let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
+        let spared = transaction.delete_sparing(table, &keys, overwrite).await?;
+        self.effect.deleted += spared.changed;
+        self.effect.stale += spared.stale;
+        self.refuse(id, spared.refused, |index| changes.deletes[index].entry);
+
+        let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
+        let spared = transaction.upsert_sparing(table, &rows, overwrite).await?;
+        self.effect.upserted += spared.changed;
+        self.effect.stale += spared.stale;
+        let written = (rows.len() - spared.refused.len()) as u64;
+        self.effect.unchanged += written.saturating_sub(spared.changed + spared.stale);
+        self.refuse(id, spared.refused, |index| changes.upserts[index].entry);
+        Ok(())
+    }
+
+    fn refuse(&mut self, table: TableId, refused: Vec<pg::Refused>, entry: impl Fn(usize) -> EntryId) {
+        let refusals = refused.into_iter().map(|pg::Refused { index, error }| Refusal {
+            table,
+            entry: entry(index),
+            reject: Reject::refused(&error.into()),
+        });
+        self.refused.extend(refusals);
+    }
+}
+
+/// Does the changes to one table, all or nothing.
+async fn write_changes(
+    transaction: &mut Transaction<'_>,
+    table: &VectorTable,
+    changes: &TableChanges<'_>,
+) -> Result<Effect, Error> {
+    let (mut effect, overwrite) = (Effect::default(), overwrite(changes));
+    if !changes.deletes.is_empty() {
+        let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
+        let deleted = transaction.delete(table, &keys, overwrite).await?;
+        effect.deleted += deleted.deleted;
+        effect.stale += deleted.stale;
+    }
+    if !changes.upserts.is_empty() {
+        let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
+        let upserted = transaction.upsert(table, &rows, overwrite).await?;
+        effect.upserted += upserted.changed;
+        effect.stale += upserted.stale;
+        effect.unchanged += (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
+    }
+    Ok(effect)
+}
+
+fn overwrite(changes: &TableChanges<'_>) -> Overwrite {
+    if changes.skip_stale { Overwrite::NotNewer } else { Overwrite::Always }
+}
+
+fn deletion<'a>(deletion: &Deletion<'a>) -> pg::Deletion<'a> {
+    pg::Deletion { id: deletion.id, timestamp: deletion.timestamp }
 }
 
 fn vector_row<'a>(row: &Row<'a>) -> VectorRow<'a> {

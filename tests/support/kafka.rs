@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -48,6 +48,11 @@ impl Topic {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How a client reaches the topic's broker.
+    pub(crate) fn config(&self) -> ClientConfig {
+        config(&self.broker)
     }
 
     /// What stands under `bootstrap-servers` in a configuration.
@@ -206,6 +211,28 @@ impl<'a> TopicProducer<'a> {
             record = unsent;
         }
         self.producer.poll(Duration::ZERO);
+    }
+
+    /// The same with headers.
+    pub(crate) fn send_with_headers(
+        &self,
+        partition: i32,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) {
+        let mut owned = OwnedHeaders::new();
+        for (key, value) in headers {
+            owned = owned.insert(Header { key, value: *value });
+        }
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic.name)
+            .partition(partition)
+            .timestamp(timestamp)
+            .headers(owned);
+        record.key = key;
+        record.payload = payload;
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
 
     /// Waits until the broker has everything.

@@ -87,6 +87,11 @@ pub(super) fn render(document: &Document, phase: Option<Phase>) -> io::Result<St
         none(sink.rows.unchanged),
     );
     families.counters("embedsink_rows_deleted_total", "Rows deleted.", none(sink.rows.deleted));
+    families.counters(
+        "embedsink_rows_stale_total",
+        "Changes left out because the row they met is newer.",
+        none(sink.rows.stale),
+    );
     let known = RejectReason::ALL.map(RejectReason::as_str);
     families.counters(
         "embedsink_dead_letters_total",

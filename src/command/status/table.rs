@@ -17,8 +17,11 @@ pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> 
     lines.push(("received", flow(&sink.received)));
     lines.push(("settled", format!("{} in {} batches", flow(&sink.settled), sink.batches)));
     let rows = sink.rows;
-    let of_rows =
+    let mut of_rows =
         format!("{} upserted, {} unchanged, {} deleted", rows.upserted, rows.unchanged, rows.deleted);
+    if rows.stale > 0 {
+        of_rows.push_str(&format!(", {} stale", rows.stale));
+    }
     lines.push(("rows", of_rows));
     lines.push(("dead letters", counted(sink.dead_letters.total, &sink.dead_letters.by_reason)));
     lines.push(("retries", counted(sink.retries.total, &sink.retries.by_sqlstate)));

@@ -121,9 +121,14 @@ fn a_password_file_holds_the_password_and_one_line_break() {
         folder.write("p", bytes);
         load(&folder, &with_postgres("password-file: p")).unwrap().postgres.password.unwrap()
     };
-    for (bytes, expected) in
-        [("a b\n", "a b"), ("a\r\n", "a"), ("a", "a"), (" a\n\n", " a\n"), ("\"a\"", "\"a\"")]
-    {
+    for (bytes, expected) in [
+        ("a b\n", "a b"),
+        ("a\r\n", "a"),
+        ("a", "a"),
+        (" a\n\n", " a\n"),
+        ("\"a\"", "\"a\""),
+        ("\u{feff}a\n", "a"),
+    ] {
         assert_eq!(password(bytes.as_bytes()).expose(), expected);
     }
     // The environment fills in only what is left out.

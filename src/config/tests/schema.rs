@@ -122,6 +122,9 @@ fn with_value(path: &str, value: &str) -> String {
         format!("{open}{last}: {value}{}", "}".repeat(groups.len()))
     };
     let base = base_of(path);
+    if let Some(key) = path.strip_prefix("embedsink.tables.*.") {
+        return base.replacen("dimensions: ", &format!("{key}: {value}, dimensions: "), 1);
+    }
     let (from, inside) = [
         ("apiVersion", ""),
         ("meta.topic.", "topic: {"),

@@ -17,7 +17,7 @@ use super::{Cluster, Desk, LONGEST_PAUSE, number_of, pauses};
 use crate::framework::consumer::Fault;
 use crate::framework::smartmodule::Chain;
 use crate::source::{
-    Fetched, FetchedBuilder, Partition, Retained, SourceError, SourceEvent, SourceRecord, Tenure,
+    Fetched, FetchedBuilder, Headers, Partition, Retained, SourceError, SourceEvent, SourceRecord, Tenure,
 };
 
 /// How often the partition's end is asked for, and with it whether its leader still answers.
@@ -198,6 +198,7 @@ impl<C: Cluster> Reader<C> {
                         timestamp,
                         key: key(&record),
                         payload: payload(&record),
+                        headers: Headers::default(),
                     });
                 }
                 None => run.pass(offset, timestamp),

@@ -4,6 +4,7 @@
 //! and polls on.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -21,7 +22,8 @@ use super::assignment::{Departure, State, list_of};
 use super::context::{Clients, Context, Note, Notes, is_refusal};
 use crate::commit::CommitPoint;
 use crate::source::{
-    Budget, Fetched, FetchedBuilder, Partition, SourceError, SourceEvent, SourceRecord, Tenure,
+    Budget, Fetched, FetchedBuilder, HeadersBuilder, Partition, SourceError, SourceEvent, SourceRecord,
+    Tenure,
 };
 
 /// How long one poll waits for a record; commands wait no longer than this.
@@ -63,6 +65,8 @@ pub(super) struct Poller {
     pub(super) departures: Vec<Departure>,
     /// The run that is being packed.
     pub(super) run: Option<FetchedBuilder>,
+    /// Room for the headers of one record.
+    pub(super) packed: HeadersBuilder,
     /// Runs that wait for room in the budget, oldest first.
     pub(super) outbox: VecDeque<Fetched>,
     pub(super) paused: bool,
@@ -108,6 +112,7 @@ impl Poller {
             states: HashMap::new(),
             departures: Vec::new(),
             run: None,
+            packed: HeadersBuilder::default(),
             outbox: VecDeque::new(),
             paused: false,
             troubled: false,
@@ -188,7 +193,7 @@ impl Poller {
         match self.consumer.poll(wait) {
             None => Ok(false),
             Some(Ok(message)) => {
-                if let Some(full) = pack(&mut self.states, &mut self.run, &message) {
+                if let Some(full) = pack(&mut self.states, &mut self.run, &mut self.packed, &message) {
                     self.outbox.push_back(full.finish());
                 }
                 Ok(true)
@@ -336,6 +341,7 @@ impl Poller {
 fn pack(
     states: &mut HashMap<Partition, State>,
     run: &mut Option<FetchedBuilder>,
+    packed: &mut HeadersBuilder,
     message: &BorrowedMessage<'_>,
 ) -> Option<FetchedBuilder> {
     let partition = match run {
@@ -351,15 +357,33 @@ fn pack(
     *next = message.offset() + 1;
     let goes_on = run.as_ref().is_some_and(|run| *run.partition() == partition && run.tenure() == *tenure);
     let other = if goes_on { None } else { run.replace(FetchedBuilder::new(partition, *tenure)) };
+    packed.clear();
+    if let Some(headers) = message.headers() {
+        pack_headers(headers, packed);
+    }
     let current = run.as_mut()?;
     current.push(SourceRecord {
         offset: message.offset(),
         timestamp: message.timestamp().to_millis(),
         key: message.key(),
         payload: message.payload(),
+        headers: packed.headers(),
     });
     let full = current.bytes() >= RUN_BYTES || current.len() >= RUN_RECORDS;
     if other.is_none() && full { run.take() } else { other }
+}
+
+/// What stands for the name of a header that cannot be read. Its value cannot either.
+const UNREADABLE: &[u8] = b"(name is not UTF-8)";
+
+fn pack_headers(headers: &BorrowedHeaders, packed: &mut HeadersBuilder) {
+    for index in 0..headers.count() {
+        // rdkafka panics on a name that is not UTF-8. One producer's bad header must not end everybody's stream.
+        match catch_unwind(AssertUnwindSafe(|| headers.get(index))) {
+            Ok(header) => packed.push(header.key.as_bytes(), header.value),
+            Err(_) => packed.push(UNREADABLE, None),
+        }
+    }
 }
 
 fn is_of(partition: &Partition, message: &BorrowedMessage<'_>) -> bool {

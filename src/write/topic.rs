@@ -1,0 +1,207 @@
+//! The dead-letter topic: a copy of every dead letter on Kafka, for those who watch topics.
+//!
+//! Invariant: a batch is written to the database only when the broker has acknowledged all its letters.
+//! A letter can therefore come twice (same topic, partition and offset in its headers), but never not at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+
+use crate::batch::{Batch, DeadLetter};
+use crate::config::KafkaSettings;
+use crate::reject::RejectReason;
+use crate::source::SourceError;
+
+/// How long the broker may take to acknowledge a letter.
+const ACKNOWLEDGE: Duration = Duration::from_secs(30);
+
+/// Writes dead letters to a topic of the brokers that the records come from.
+#[derive(Clone)]
+pub(crate) struct LetterTopic {
+    producer: FutureProducer,
+    topic: String,
+    connector: String,
+}
+
+impl std::fmt::Debug for LetterTopic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LetterTopic").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+/// Why a letter was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead-letter topic {topic} did not take a record: {code}")]
+pub struct LetterError {
+    /// The topic.
+    pub topic: String,
+    /// What the broker or the client said.
+    pub code: RDKafkaErrorCode,
+}
+
+impl LetterError {
+    /// Whether trying again can help.
+    pub fn is_passing(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        !matches!(
+            self.code,
+            Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::MessageSizeTooLarge
+                | Code::InvalidMessageSize
+                | Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::PolicyViolation
+                | Code::InvalidRecord
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed
+        )
+    }
+
+    /// What the operator can do; `None` if it passes.
+    pub fn remedy(&self) -> Option<&'static str> {
+        use RDKafkaErrorCode as Code;
+        match self.code {
+            Code::UnknownTopicOrPartition | Code::UnknownTopic => {
+                Some("Create it (kafka-topics.sh --create --topic ...), or mend errors.dead-letter-topic")
+            }
+            Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some(
+                "A dead letter is somewhat larger than its record. Raise max.message.bytes of the topic, and \
+                 message.max.bytes under source.kafka.properties",
+            ),
+            _ if !self.is_passing() => Some("The connector needs the right Write on this topic"),
+            _ => None,
+        }
+    }
+}
+
+impl LetterTopic {
+    /// A producer with the connection settings of the source.
+    ///
+    /// # Errors
+    /// [`SourceError::Settings`] when librdkafka refuses them.
+    pub(crate) fn new(settings: &KafkaSettings, topic: &str, connector: &str) -> Result<Self, SourceError> {
+        let mut config = ClientConfig::new();
+        // Those of a consumer alone mean nothing to a producer, and librdkafka says so at each start.
+        let of_both = |name: &str| {
+            [
+                "security.",
+                "sasl.",
+                "ssl.",
+                "socket.",
+                "broker.",
+                "client.",
+                "reconnect.",
+                "enable.ssl",
+                "https.",
+                "message.max.bytes",
+                "api.version",
+                "connections.max",
+                "metadata.",
+                "topic.metadata",
+                "retry.",
+            ]
+            .iter()
+            .any(|start| name.starts_with(start))
+        };
+        let properties: BTreeMap<_, _> =
+            settings.properties.iter().filter(|(name, _)| of_both(name)).collect();
+        for (name, value) in properties {
+            config.set(name, value.expose());
+        }
+        config
+            .set("bootstrap.servers", settings.bootstrap_servers.join(","))
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", ACKNOWLEDGE.as_millis().to_string())
+            .set("allow.auto.create.topics", "false");
+        let producer = config.create().map_err(|_| SourceError::Settings {
+            reason: "it cannot make a producer for errors.dead-letter-topic of them".to_owned(),
+        })?;
+        Ok(Self { producer, topic: topic.to_owned(), connector: connector.to_owned() })
+    }
+
+    /// Writes the dead letters of `batch` from number `from` on, and waits until all are acknowledged. Returns how
+    /// many there are in all.
+    ///
+    /// Cancel-safe: what was sent stays sent, and may be sent again.
+    ///
+    /// # Errors
+    /// See [`LetterError::is_passing`].
+    pub(crate) async fn publish(&self, batch: &Batch, from: usize) -> Result<usize, LetterError> {
+        let mut count = from;
+        let mut sent: Vec<DeliveryFuture> = Vec::new();
+        for letter in batch.dead_letters().skip(from) {
+            sent.push(self.send(&letter).await?);
+            count += 1;
+        }
+        for delivery in sent {
+            match delivery.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(self.failed(&error)),
+                // The producer gave the record up without a word.
+                Err(_) => return Err(self.failed(&KafkaError::Canceled)),
+            }
+        }
+        Ok(count)
+    }
+
+    async fn send(&self, letter: &DeadLetter<'_>) -> Result<DeliveryFuture, LetterError> {
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter));
+        record.key = letter.record.key;
+        record.payload = letter.record.payload;
+        loop {
+            match self.producer.send_result(record) {
+                Ok(delivery) => return Ok(delivery),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err((error, _)) => return Err(self.failed(&error)),
+            }
+        }
+    }
+
+    /// The record's own headers, and behind them those that Kafka Connect gives a dead letter (KIP-298).
+    fn headers(&self, letter: &DeadLetter<'_>) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new();
+        for (name, value) in letter.record.headers.iter() {
+            // What was read from Kafka has a name that is text.
+            if let Ok(key) = std::str::from_utf8(name) {
+                headers = headers.insert(Header { key, value });
+            }
+        }
+        let reject = &letter.rejected.reject;
+        let stage = match reject.reason {
+            RejectReason::Refused => "TASK_PUT",
+            _ => "VALUE_CONVERTER",
+        };
+        let (partition, offset) =
+            (letter.rejected.partition.number().to_string(), letter.rejected.offset.to_string());
+        let told = [
+            ("topic", letter.rejected.partition.topic()),
+            ("partition", &partition),
+            ("offset", &offset),
+            ("connector.name", &self.connector),
+            ("task.id", "0"),
+            ("stage", stage),
+            ("class.name", "embedsink"),
+            ("exception.class.name", reject.reason.as_str()),
+            ("exception.message", &reject.message),
+            ("exception.stacktrace", ""),
+        ];
+        for (name, value) in told {
+            let key = format!("__connect.errors.{name}");
+            headers = headers.insert(Header { key: &key, value: Some(value) });
+        }
+        headers
+    }
+
+    fn failed(&self, error: &KafkaError) -> LetterError {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        LetterError { topic: self.topic.clone(), code }
+    }
+}

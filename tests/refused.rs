@@ -1,0 +1,232 @@
+//! Rows that only Postgres refuses, and what else stands between a bad record and its dead letter: the
+//! tolerance, the breaker, the dead-letter topic, and stale writes.
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Headers;
+
+use crate::support::connector::Connector;
+use crate::support::kafka::{Topic, TopicProducer};
+use crate::support::model::assert_fold_of_all;
+use crate::support::postgres::{Database, one, run};
+use crate::support::random::Random;
+use crate::support::record::{Generator, Outcome, Record, Shape};
+use crate::support::turn::alone;
+use crate::support::{audit, wait::until};
+
+/// Every record has a key of its own, so none is overtaken.
+const SINGLE: Shape = Shape {
+    tables: &[("embeddings", 8), ("articles", 12)],
+    partitions: 4,
+    ids: 0,
+    tombstones: 0,
+    damaged: 3,
+};
+
+/// A trigger that refuses, each in its own way, what `is_poison` says of a record's place.
+const POISON: &str = "
+create function poison() returns trigger language plpgsql as $$
+declare place bigint := (new.metadata->>'offset')::bigint * 7 + (new.metadata->>'partition')::bigint;
+begin
+  if place % 41 = 3 then raise exception 'no % here', new.text using errcode = '22023', constraint = new.id; end if;
+  if place % 43 = 5 then raise exception 'no %', new.id; end if;
+  if place % 47 = 7 then raise check_violation; end if;
+  return new;
+end $$;
+create trigger poison before insert or update on embeddings for each row execute function poison();
+create trigger poison before insert or update on articles for each row execute function poison();
+";
+
+fn is_poison(record: &Record) -> bool {
+    let place = record.offset * 7 + i64::from(record.partition);
+    place % 41 == 3 || place % 43 == 5 || place % 47 == 7
+}
+
+#[tokio::test]
+async fn exactly_the_rows_that_postgres_refuses_become_dead_letters() {
+    let _alone = alone().await;
+    let mut log = Generator::new(Random::new("refused"), SINGLE).records(20_000);
+    for record in &mut log {
+        if matches!(record.outcome, Outcome::Row(_)) && is_poison(record) {
+            record.outcome = Outcome::Dead("refused");
+        }
+    }
+    let refused = log.iter().filter(|record| matches!(record.outcome, Outcome::Dead("refused"))).count();
+    assert!(refused > 500, "{refused} are refused");
+    let (database, topic) = (Database::create().await, Topic::create(SINGLE.partitions).await);
+    topic.produce(&log);
+    let connector = Connector::restless(&topic, &database, &SINGLE);
+    connector.migrate().await;
+    let client = database.connect().await;
+    run(&client, POISON).await;
+    audit::install(&client, &SINGLE).await;
+
+    let mut process = connector.start();
+    process.settles(&client, log.len()).await;
+    let text = process.stop().await;
+    assert!(!text.contains("trying again"), "a refused row is no reason to try again: {text}");
+    assert_fold_of_all(&client, &SINGLE, topic.name(), &log).await;
+    audit::assert_exactly_once(&client, &topic.ends().unwrap()).await;
+    let described = "select count(*) from embedsink.dead_letters where reason = 'refused' \
+                     and sqlstate in ('22023', 'P0001', '23514') and table_name in ('embeddings', 'articles') \
+                     and position(sqlstate in message) > 0 and message not like '%doc-%' \
+                     and message not like '%text %' and tries = 1 and payload_bytes = length(payload)";
+    assert_eq!(one::<i64>(&client, described).await, refused as i64);
+}
+
+#[tokio::test]
+async fn with_tolerance_none_a_row_that_postgres_refuses_stops_the_connector_and_nothing_moves() {
+    let (database, topic) = (Database::create().await, Topic::create(1).await);
+    let producer = TopicProducer::new(&topic);
+    for number in 0..20 {
+        let payload = format!(r#"{{"id": "doc-{number}", "embedding": [1, 2, 3, 4, 5, 6, 7, 8]}}"#);
+        producer.send(0, 0, None, Some(payload.as_bytes()));
+    }
+    producer.finish();
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.more = "errors: {tolerance: none}".to_owned();
+    connector.migrate().await;
+    let client = database.connect().await;
+    run(&client, "alter table embeddings add constraint unwanted check (id <> 'doc-13')").await;
+
+    let text = connector.start().ends_with(1).await;
+    assert!(text.contains("offset 13") && text.contains("23514") && text.contains("unwanted"), "{text}");
+    assert_eq!(one::<i64>(&client, "select count(*) from embeddings").await, 0);
+    assert_eq!(one::<i64>(&client, "select next_offset from embedsink.offsets").await, 0);
+}
+
+#[tokio::test]
+async fn when_nearly_everything_is_rejected_the_connector_stops_and_asks_about_the_model() {
+    let (database, topic) = (Database::create().await, Topic::create(1).await);
+    let producer = TopicProducer::new(&topic);
+    for number in 0..5_000 {
+        let payload = format!(r#"{{"id": "doc-{number}", "embedding": [1, 2, 3]}}"#);
+        producer.send(0, 0, None, Some(payload.as_bytes()));
+    }
+    producer.finish();
+    let mut connector = Connector::restless(&topic, &database, &SINGLE);
+    let text = connector.start().ends_with(1).await;
+    assert!(text.contains("Has the embedding model changed") && text.contains("wrong_dimension"), "{text}");
+    let client = database.connect().await;
+    let kept: i64 = one(&client, "select count(*) from embedsink.dead_letters").await;
+    assert!(kept < 1_000, "{kept} dead letters");
+    assert_eq!(one::<i64>(&client, "select next_offset from embedsink.offsets").await, kept);
+
+    connector.more.push_str("\nerrors: {max-ratio: 1}");
+    let mut process = connector.start();
+    process.settles(&client, 5_000).await;
+    process.stop().await;
+    assert_eq!(one::<i64>(&client, "select count(*) from embedsink.dead_letters").await, 5_000);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_moves() {
+    let (database, topic, letters) =
+        (Database::create().await, Topic::create(1).await, Topic::create(1).await);
+    let producer = TopicProducer::new(&topic);
+    let headers = [("traceparent", Some(&b"00-af-01"[..])), ("binary", Some(b"\xff\0")), ("none", None)];
+    producer.send_with_headers(0, 1_700_000_000_000, Some(b"key"), Some(b"no JSON"), &headers);
+    producer.send(0, 0, Some(b"refused"), Some(br#"{"embedding": [1, 2, 3, 4, 5, 6, 7, 8]}"#));
+    producer.finish();
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.more = "errors: {dead-letter-topic: embedsink-there-is-no-such-topic}".to_owned();
+    connector.migrate().await;
+    let client = database.connect().await;
+    run(&client, "alter table embeddings add constraint unwanted check (id <> 'refused')").await;
+    let text = connector.start().ends_with(78).await;
+    assert!(text.contains("embedsink-there-is-no-such-topic") && text.contains("Create it"), "{text}");
+    assert_eq!(one::<i64>(&client, "select count(*) from embedsink.dead_letters").await, 0);
+    assert_eq!(one::<i64>(&client, "select next_offset from embedsink.offsets").await, 0);
+
+    connector.more = format!("errors: {{dead-letter-topic: {}}}", letters.name());
+    let mut process = connector.start();
+    process.settles(&client, 2).await;
+    process.stop().await;
+
+    let kept = "select headers::text from embedsink.dead_letters where \"offset\" = 0";
+    assert_eq!(
+        one::<String>(&client, kept).await,
+        r#"[{"name": "traceparent", "value": "00-af-01"}, {"name": "binary", "base64": "/wA="}, {"name": "none", "value": null}]"#
+    );
+    let consumer: BaseConsumer = letters.config().set("group.id", connector.name()).create().unwrap();
+    let mut from = rdkafka::TopicPartitionList::new();
+    from.add_partition_offset(letters.name(), 0, rdkafka::Offset::Beginning).unwrap();
+    consumer.assign(&from).unwrap();
+    let mut next = async || {
+        until("a dead letter on the topic", async || {
+            consumer.poll(std::time::Duration::from_millis(100)).map(|message| message.unwrap().detach())
+        })
+        .await
+    };
+    let (first, second) = (next().await, next().await);
+    let told = |message: &rdkafka::message::OwnedMessage, name: &str| -> Option<String> {
+        let headers = message.headers()?;
+        let header = headers.iter().find(|header| header.key == name)?;
+        Some(String::from_utf8_lossy(header.value?).into_owned())
+    };
+    assert_eq!((first.key(), first.payload()), (Some(&b"key"[..]), Some(&b"no JSON"[..])));
+    assert_eq!(told(&first, "traceparent").as_deref(), Some("00-af-01"));
+    for (name, wanted) in [
+        ("topic", topic.name()),
+        ("partition", "0"),
+        ("offset", "0"),
+        ("connector.name", connector.name()),
+        ("stage", "VALUE_CONVERTER"),
+        ("exception.class.name", "bad_json"),
+    ] {
+        assert_eq!(told(&first, &format!("__connect.errors.{name}")).as_deref(), Some(wanted), "{name}");
+    }
+    assert_eq!(second.key(), Some(&b"refused"[..]));
+    assert_eq!(told(&second, "__connect.errors.stage").as_deref(), Some("TASK_PUT"));
+    let message = told(&second, "__connect.errors.exception.message").unwrap();
+    assert!(message.contains("23514") && message.contains("unwanted"), "{message}");
+}
+
+#[tokio::test]
+async fn where_stale_writes_are_skipped_a_newer_row_stays_whatever_comes_later_in_the_log() {
+    let (database, topic) = (Database::create().await, Topic::create(1).await);
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.tables =
+        "embeddings: {dimensions: 8, stale-writes: skip}\narticles: {dimensions: 12}".to_owned();
+    let client = database.connect().await;
+    let send = |records: &[(&str, &str, Option<i64>)]| {
+        let producer = TopicProducer::new(&topic);
+        for (id, text, seconds) in records {
+            let row = |seconds: i64| {
+                format!(
+                    r#"{{"text": "{text}", "timestamp": {}, "embedding": [1, 2, 3, 4, 5, 6, 7, 8]}}"#,
+                    seconds * 1_000
+                )
+            };
+            // A tombstone is as old as its record.
+            let (stamp, payload) = match (*text, seconds) {
+                ("delete", seconds) => (seconds.unwrap() * 1_000, None),
+                (_, seconds) => (0, seconds.map(row)),
+            };
+            producer.send(0, stamp, Some(id.as_bytes()), payload.as_deref().map(str::as_bytes));
+        }
+        producer.finish();
+    };
+    send(&[
+        ("a", "newer", Some(20)),
+        ("a", "older", Some(10)),
+        ("b", "gone", Some(10)),
+        ("b", "delete", Some(20)),
+        ("c", "stays", Some(20)),
+    ]);
+    let mut process = connector.start();
+    process.settles(&client, 5).await;
+    // What is in the table counts as what is in the batch does.
+    send(&[
+        ("a", "oldest", Some(5)),
+        ("a", "delete", Some(15)),
+        ("c", "delete", Some(19)),
+        ("d", "new", Some(1)),
+        ("c", "as old", Some(20)),
+    ]);
+    process.settles(&client, 10).await;
+    let rows = "select string_agg(id || ' ' || text, ', ' order by id) from embeddings";
+    assert_eq!(one::<String>(&client, rows).await, "a newer, c as old, d new");
+    let text = process.stop().await;
+    assert!(text.contains("stale=4"), "{text}");
+}
