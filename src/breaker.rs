@@ -12,10 +12,10 @@ use crate::batch::Batch;
 use crate::reject::RejectReason;
 
 /// When it opens.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// The share of rejected records from which on it is too much, over 0 and up to 1. 1 never is.
-    pub max_ratio: f64,
+    /// More rejected records than this in a thousand are too many, 1 to 1000. 1000 never are.
+    pub max_ratio_permille: u32,
     /// Over how many records that is counted. With fewer so far it does not open.
     pub window: usize,
 }
@@ -61,7 +61,7 @@ impl Breaker {
         let counts = self.lock();
         let records = counts.records + batch.records();
         let rejected = counts.rejected + batch.rejected().count();
-        let is_too_much = rejected as f64 > self.settings.max_ratio * records as f64;
+        let is_too_much = rejected * 1_000 > self.settings.max_ratio_permille as usize * records;
         if records < self.settings.window || !is_too_much {
             return Ok(());
         }
@@ -95,4 +95,86 @@ fn most_frequent(batch: &Batch) -> Option<RejectReason> {
         *counts.entry(rejected.reject.reason).or_default() += 1;
     }
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(reason, _)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Place;
+    use crate::reject::Reject;
+    use crate::route::{Router, TableLimits};
+    use crate::source::{Headers, Partition, SourceRecord, Tenure};
+
+    /// A batch of `records`, of which the first `rejected` cannot be used.
+    fn batch(records: usize, rejected: usize) -> Batch {
+        let limits = TableLimits {
+            name: "t".to_owned(),
+            dimensions: 1,
+            max_id_chars: None,
+            max_source_chars: None,
+            skip_stale: false,
+        };
+        let mut batch = Batch::new(0, &Router::new(vec![limits]));
+        let partition = Partition::new("topic", 0);
+        for offset in 0..records {
+            let place = Place { partition: &partition, tenure: Tenure(1), stored: 0 };
+            let offset = offset as i64;
+            let record = SourceRecord {
+                offset,
+                timestamp: None,
+                key: Some(b"a"),
+                payload: None,
+                headers: Headers::default(),
+            };
+            if (offset as usize) < rejected {
+                let reject = Reject::new(RejectReason::WrongDimension, "3, not 1");
+                batch.reject(&place, &record, None, reject);
+            } else {
+                batch.delete(&place, &record, "a");
+            }
+        }
+        batch
+    }
+
+    fn breaker(max_ratio_permille: u32) -> Breaker {
+        Breaker::new(BreakerSettings { max_ratio_permille, window: 100 })
+    }
+
+    #[test]
+    fn it_opens_when_more_than_the_ratio_of_the_window_is_rejected() {
+        let breaker = breaker(900);
+        breaker.count(&batch(50, 50));
+        assert_eq!(breaker.judge(&batch(49, 49)), Ok(()), "too few to tell");
+        assert_eq!(breaker.judge(&batch(50, 40)), Ok(()), "exactly the ratio");
+        let opened = Opened { records: 100, rejected: 91, mostly: RejectReason::WrongDimension };
+        assert_eq!(breaker.judge(&batch(50, 41)), Err(opened));
+        assert_eq!(breaker.judge(&batch(50, 40)), Ok(()), "what was not written does not count");
+    }
+
+    #[test]
+    fn what_lies_before_the_window_no_longer_counts() {
+        let breaker = breaker(900);
+        for _ in 0..20 {
+            breaker.count(&batch(10, 0));
+        }
+        let mut opened = 0;
+        for _ in 0..20 {
+            match breaker.judge(&batch(10, 10)) {
+                Ok(()) => breaker.count(&batch(10, 10)),
+                Err(_) => opened += 1,
+            }
+        }
+        assert!(opened > 0, "the good records of long ago do not hide the bad ones of now");
+    }
+
+    #[test]
+    fn a_ratio_of_one_never_opens_and_a_good_batch_always_passes() {
+        let never = breaker(1_000);
+        never.count(&batch(500, 500));
+        assert_eq!(never.judge(&batch(500, 500)), Ok(()));
+        let breaker = breaker(1);
+        breaker.count(&batch(200, 0));
+        assert!(breaker.judge(&batch(10, 10)).is_err());
+        assert_eq!(breaker.judge(&batch(10, 0)), Ok(()));
+    }
 }

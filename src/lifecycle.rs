@@ -13,17 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::pauses;
+use crate::breaker::BreakerSettings;
 use crate::config::{MigrateMode, Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
-use crate::route::{Router, TableLimits};
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
 use crate::source::{Budget, Source, SourceError};
 use crate::target;
-use crate::write::PostgresWriter;
+use crate::write::topic::LetterTopic;
 
 /// Lanes beyond this many do not pay: the database's work per row outweighs ours.
 const MAX_LANES: usize = 4;
@@ -186,7 +186,10 @@ async fn flow<S: Source>(
         Err(error) => return (true, Err(error.into())),
     };
     monitor.enter(Phase::Starting, "waiting for partitions");
-    let mut pipeline = join(source, settings, tables, monitor);
+    let mut pipeline = match join(source, settings, tables, monitor) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return (true, Err(error)),
+    };
     let ended = pipeline.run(&stop.asked).await;
     let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
     monitor.enter(Phase::Draining, reason);
@@ -201,18 +204,26 @@ fn join<S: Source>(
     settings: &Settings,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
-) -> Pipeline<S> {
-    let options = target::connect_options(settings);
-    let writers = (0..lane_count())
-        .map(|_| PostgresWriter::new(settings.connector.clone(), options.clone(), tables.to_vec()))
-        .collect();
-    let router = Arc::new(Router::new(tables.iter().map(limits).collect()));
+) -> Result<Pipeline<S>, ConnectorError> {
+    let writers = (0..lane_count()).map(|_| target::writer(settings, tables)).collect();
+    let letters = match (&settings.source, &settings.errors.dead_letter_topic) {
+        (SourceSettings::Kafka(kafka), Some(topic)) => {
+            Some(LetterTopic::new(kafka, topic, &settings.connector)?)
+        }
+        _ => None,
+    };
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
         tolerance: settings.errors.tolerance,
         start: settings.source.start(),
+        breaker: BreakerSettings {
+            max_ratio_permille: settings.errors.max_ratio_permille,
+            window: settings.errors.window,
+        },
+        letters,
     };
-    Pipeline::new(source, writers, router, pipeline_settings, monitor)
+    let router = Arc::new(target::router(settings, tables));
+    Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
 }
 
 fn lane_count() -> usize {
@@ -256,14 +267,4 @@ async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorE
     }
     connection.close().await;
     Ok(tables)
-}
-
-fn limits(table: &VectorTable) -> TableLimits {
-    let chars = |limit: Option<u32>| limit.map(|limit| limit as usize);
-    TableLimits {
-        name: table.name().as_str().to_owned(),
-        dimensions: table.dimensions().into(),
-        max_id_chars: chars(table.max_id_chars()),
-        max_source_chars: chars(table.max_source_chars()),
-    }
 }

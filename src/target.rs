@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use sink_postgres_vector::{
     Applied, Class, ClientCertificate, ConnectOptions, ContractError, Error, Ident, MigrateError, Migration,
-    Migrator, Password, TableSpec, Tls, TlsMode,
+    Migrator, Password, TableSpec, Tls, TlsMode, VectorTable,
 };
 
-use crate::config::{self, Settings};
+use crate::config::{self, Settings, StaleWrites};
 use crate::error::{ConnectorError, WriteError};
+use crate::route::{Router, TableLimits};
+use crate::write::PostgresWriter;
 
 /// The schema's steps, in order. Each file is never edited after a release.
 static MIGRATIONS: &[Migration] =
@@ -50,7 +52,28 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
         tls: Tls { mode, ca_file: postgres.tls.ca_file.clone(), client },
         application_name: format!("embedsink {}", settings.connector),
         connect_timeout: CONNECT_TIMEOUT,
+        statement_timeout: postgres.statement_timeout,
+        prepared: postgres.prepared,
     }
+}
+
+/// A writer to `tables`, which are those of the configuration in its order.
+pub(crate) fn writer(settings: &Settings, tables: &[VectorTable]) -> PostgresWriter {
+    PostgresWriter::new(settings.connector.clone(), connect_options(settings), tables.to_vec())
+        .with_max_payload(settings.errors.max_payload)
+}
+
+/// What finds the table of each record.
+pub(crate) fn router(settings: &Settings, tables: &[VectorTable]) -> Router {
+    let chars = |limit: Option<u32>| limit.map(|limit| limit as usize);
+    let limits = tables.iter().zip(&settings.tables).map(|(table, configured)| TableLimits {
+        name: table.name().as_str().to_owned(),
+        dimensions: table.dimensions().into(),
+        max_id_chars: chars(table.max_id_chars()),
+        max_source_chars: chars(table.max_source_chars()),
+        skip_stale: configured.stale_writes == StaleWrites::Skip,
+    });
+    Router::new(limits.collect())
 }
 
 /// The tables of the configuration.

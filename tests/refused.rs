@@ -152,7 +152,7 @@ async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_move
     let mut from = rdkafka::TopicPartitionList::new();
     from.add_partition_offset(letters.name(), 0, rdkafka::Offset::Beginning).unwrap();
     consumer.assign(&from).unwrap();
-    let mut next = async || {
+    let next = async || {
         until("a dead letter on the topic", async || {
             consumer.poll(std::time::Duration::from_millis(100)).map(|message| message.unwrap().detach())
         })

@@ -186,6 +186,8 @@ fn options(database: &Database, port: u16) -> ConnectOptions {
         tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
         application_name: "embedsink tests: a writer".to_owned(),
         connect_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(300),
+        prepared: true,
     }
 }
 
@@ -275,7 +277,7 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
         ],
     );
     let receipt = receipt(writer.write(&batch).await);
-    let effect = Effect { upserted: 2, unchanged: 0, deleted: 2, dead_lettered: 1 };
+    let effect = Effect { upserted: 2, unchanged: 0, deleted: 2, stale: 0, dead_lettered: 1 };
     assert_eq!(receipt.effect(), effect);
     assert_eq!(batch.settle(&receipt).next_offsets(), [(holding.partition.clone(), 11)]);
     assert_eq!(stage.rows().await, rows(&[("first/a", "three"), ("second/b", "two")]));
@@ -289,45 +291,196 @@ async fn rows_deletions_dead_letters_and_the_position_are_one_transaction() {
 }
 
 #[tokio::test]
-async fn when_any_part_fails_none_of_it_is_written() {
+async fn when_the_bookkeeping_fails_nothing_is_written() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();
     let holding = Holding::take(&mut writer, 0).await;
+    let records = [(0, "good", payload("fine")), (1, "letter", Some("c4nary".to_owned()))];
+    let batch = stage.batch(1, &holding, &records);
+    let broken = "alter table embedsink.dead_letters add constraint no check (\"offset\" <> 1)";
+    run(&stage.outside, broken).await;
+    let error = writer.write(&batch).await.expect_err("a check refuses it");
+    assert_eq!(error.disposition(), Disposition::Reject);
+    let said = format!("{error} {error:?}");
+    assert!(!said.contains("c4nary") && said.contains("23514"), "{said}");
+    assert_eq!(stage.happened().await, BTreeMap::new());
+    assert_eq!(stage.position(&holding.partition).await, 0);
+
+    run(&stage.outside, "alter table embedsink.dead_letters drop constraint no").await;
+    durable(writer.write(&batch).await);
+    assert_eq!(stage.position(&holding.partition).await, 2);
+}
+
+/// Writes a batch as a lane does, making dead letters of what is refused. Returns the offsets of these.
+async fn write_sparing(writer: &mut PostgresWriter, mut batch: Batch) -> Vec<i64> {
+    loop {
+        match writer.write(&batch).await.unwrap() {
+            Written::Durable(_) => break,
+            Written::Refused(refusals) => {
+                assert!(!refusals.is_empty(), "every attempt finds somebody to blame");
+                batch.refuse(refusals);
+            }
+            Written::Fenced(lost) => panic!("fenced: {lost:?}"),
+        }
+    }
+    let mut offsets: Vec<i64> = batch.rejected().map(|rejected| rejected.offset).collect();
+    offsets.sort_unstable();
+    offsets
+}
+
+#[tokio::test]
+async fn a_refused_record_is_one_dead_letter_and_all_others_of_the_batch_are_written() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    run(&stage.outside, "alter table second add constraint no check (text <> 'c4nary')").await;
     let records = [
         (0, "good", payload("fine")),
         (1, "c4nary", payload_for("second", "c4nary")),
         (2, "letter", Some("c4nary".to_owned())),
     ];
     let batch = stage.batch(1, &holding, &records);
-    for (broken, mended) in [
-        (
-            "alter table second add constraint no check (text <> 'c4nary')",
-            "alter table second drop constraint no",
-        ),
-        (
-            "alter table embedsink.dead_letters add constraint no check (\"offset\" <> 2)",
-            "alter table embedsink.dead_letters drop constraint no",
-        ),
-    ] {
-        run(&stage.outside, broken).await;
-        let error = writer.write(&batch).await.expect_err("a check refuses it");
-        assert_eq!(error.disposition(), Disposition::Reject);
-        let said = format!("{error} {error:?}");
-        assert!(!said.contains("c4nary") && said.contains("23514"), "{said}");
-        assert_eq!(stage.happened().await, BTreeMap::new());
-        assert_eq!(stage.position(&holding.partition).await, 0);
-        run(&stage.outside, mended).await;
-    }
-    // Only when the batch commits does a deferred constraint speak.
+    let Written::Refused(refusals) = writer.write(&batch).await.unwrap() else { panic!("not refused") };
+    let [refusal] = &refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!(refusal.reject.sqlstate.as_deref(), Some("23514"));
+    assert!(!format!("{refusal:?}").contains("c4nary"), "{refusal:?}");
+    assert_eq!(stage.happened().await, BTreeMap::new(), "an attempt that finds culprits writes nothing");
+    assert_eq!(write_sparing(&mut writer, batch).await, [1, 2]);
+    assert_eq!(stage.rows().await, rows(&[("first/good", "fine")]));
+    assert_eq!(stage.position(&holding.partition).await, 3);
+    let whole = "select convert_from(payload, 'utf8') || reason || sqlstate || table_name || tries \
+                 from embedsink.dead_letters where \"offset\" = 1";
+    let wanted = payload_for("second", "c4nary").unwrap() + "refused23514second1";
+    assert_eq!(stage.one::<String>(whole).await, wanted);
+}
+
+#[tokio::test]
+async fn what_only_the_commit_would_refuse_is_found_too() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
     run(&stage.outside, "alter table first add constraint late unique (text) deferrable initially deferred")
         .await;
-    let twice = stage.batch(2, &holding, &[(0, "a", payload("same")), (1, "b", payload("same"))]);
-    assert_eq!(disposition(writer.write(&twice).await), Disposition::Reject);
-    assert_eq!(stage.happened().await, BTreeMap::new());
-    assert_eq!(stage.position(&holding.partition).await, 0);
+    let records = [(0, "b", payload("same")), (1, "a", payload("same")), (2, "c", payload("other"))];
+    let batch = stage.batch(1, &holding, &records);
+    // The later one of the log gives way, whatever the keys are.
+    assert_eq!(write_sparing(&mut writer, batch).await, [1]);
+    assert_eq!(stage.rows().await, rows(&[("first/b", "same"), ("first/c", "other")]));
+}
 
-    durable(writer.write(&batch).await);
-    assert_eq!(stage.position(&holding.partition).await, 3);
+#[tokio::test]
+async fn a_deletion_that_is_refused_by_one_table_is_done_in_none() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    let both = [(0, "a", payload("one")), (1, "a", payload_for("second", "two")), (2, "b", payload("three"))];
+    assert!(write_sparing(&mut writer, stage.batch(1, &holding, &both)).await.is_empty());
+    run(
+        &stage.outside,
+        "create table child (id varchar(255) references second); insert into child values ('a')",
+    )
+    .await;
+    let deletions = [(3, "a", None), (4, "b", None)];
+    let batch = stage.batch(2, &holding.at(3), &deletions);
+    assert_eq!(write_sparing(&mut writer, batch).await, [3]);
+    assert_eq!(stage.rows().await, rows(&[("first/a", "one"), ("second/a", "two")]));
+    assert_eq!(stage.position(&holding.partition).await, 5);
+}
+
+#[tokio::test]
+async fn keys_that_a_trigger_makes_equal_do_not_stop_the_batch_and_the_later_one_wins() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    run(
+        &stage.outside,
+        "create function fold() returns trigger language plpgsql as $$ begin new.id = lower(new.id); return new; end $$;
+         create trigger fold before insert on first for each row execute function fold()",
+    )
+    .await;
+    let records = [(0, "a", payload("first")), (1, "B", payload("alone")), (2, "A", payload("last"))];
+    assert!(write_sparing(&mut writer, stage.batch(1, &holding, &records)).await.is_empty());
+    assert_eq!(stage.rows().await, rows(&[("first/a", "last"), ("first/b", "alone")]));
+}
+
+#[tokio::test]
+async fn for_any_poisoned_subset_the_dead_letters_are_exactly_that_and_all_else_is_applied_in_order() {
+    const POISON: &str = "
+        create function poison() returns trigger language plpgsql as $$ begin
+          if new.text like 'poison%' then
+            raise exception using errcode = (array['22023', '23514', 'P0001', '22003', '23505'])[1 + length(new.text) % 5];
+          end if;
+          return new;
+        end $$;
+        create trigger poison before insert or update on first for each row execute function poison();
+        create trigger poison before insert or update on second for each row execute function poison()";
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let mut holding = Holding::take(&mut writer, 0).await;
+    run(&stage.outside, POISON).await;
+    let mut random = Random::new("poisoned subsets");
+    let names: Vec<String> = (0..200).map(|number| format!("k{number}")).collect();
+    let mut table: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for round in 0..60 {
+        let (count, share, keys) =
+            (1 + random.below(120), random.pick(&[0, 1, 5, 30, 90, 100]), 1 + random.below(200));
+        let from = holding.taken.next_offset;
+        let mut records = Vec::new();
+        for number in 0..count {
+            let key = names[random.below(keys)].as_str();
+            let to = random.pick(&["first", "second"]);
+            let text = match random.chance(share) {
+                true => format!("poison {}", "x".repeat(random.below(5))),
+                false => format!("text {round} {number}"),
+            };
+            let payload = (!random.chance(8)).then(|| payload_for(to, &text).unwrap());
+            records.push((from + number as i64, key, payload));
+        }
+        // What is refused: a poisoned record, unless a later good one of its key and table, or a deletion, has
+        // overtaken it within the batch.
+        let mut refused = Vec::new();
+        let mut settled: std::collections::BTreeSet<(String, &str)> = Default::default();
+        for (offset, key, payload) in records.iter().rev() {
+            let tables: Vec<&str> = match payload {
+                None => vec!["first", "second"],
+                Some(text) => vec![if text.contains("\"second\"") { "second" } else { "first" }],
+            };
+            let is_poison = payload.as_ref().is_some_and(|text| text.contains("poison"));
+            for table_name in tables {
+                let place = (table_name.to_owned(), *key);
+                if settled.contains(&place) {
+                    continue;
+                }
+                if is_poison {
+                    refused.push(*offset);
+                } else {
+                    settled.insert(place);
+                }
+            }
+        }
+        refused.sort_unstable();
+        for (_, key, payload) in &records {
+            match payload {
+                None => {
+                    ["first", "second"].iter().for_each(|name| drop(table.remove(&format!("{name}/{key}"))));
+                }
+                Some(text) if text.contains("poison") => {}
+                Some(text) => {
+                    let json: serde_json::Value = serde_json::from_str(text).unwrap();
+                    let place = format!("{}/{key}", json["table_name"].as_str().unwrap());
+                    table.insert(place, json["text"].as_str().map(str::to_owned));
+                }
+            }
+        }
+        let batch = stage.batch(round, &holding, &records);
+        assert_eq!(write_sparing(&mut writer, batch).await, refused, "round {round}");
+        assert_eq!(stage.rows().await, table, "round {round}");
+        holding = holding.at(from + count as i64);
+        assert_eq!(stage.position(&holding.partition).await, holding.taken.next_offset);
+    }
+    let letters: i64 =
+        stage.one("select count(*) from embedsink.dead_letters where reason = 'refused'").await;
+    assert!(letters > 500, "{letters} dead letters");
 }
 
 #[tokio::test]
@@ -459,7 +612,10 @@ async fn a_commit_whose_answer_is_lost_is_found_in_the_ledger() {
     assert_eq!(stage.happened().await, counts(APPLIED_ONCE), "the server had committed");
 
     let receipt = receipt(writer.write(&batch).await);
-    assert_eq!(receipt.effect(), Effect { upserted: 2, unchanged: 0, deleted: 1, dead_lettered: 1 });
+    assert_eq!(
+        receipt.effect(),
+        Effect { upserted: 2, unchanged: 0, deleted: 1, stale: 0, dead_lettered: 1 }
+    );
     assert_eq!(batch.settle(&receipt).next_offsets(), [(holding.partition.clone(), 5)]);
     // However often it is given again.
     durable(writer.write(&batch).await);
@@ -763,6 +919,7 @@ async fn whatever_is_replayed_or_taken_over_an_earlier_record_never_overwrites_a
                 match writers[who].write(&batch).await.unwrap() {
                     Written::Durable(_) => holdings[who] = holdings[who].at(to),
                     Written::Fenced(_) => holdings[who] = Holding::take(&mut writers[who], 0).await,
+                    Written::Refused(refusals) => panic!("refused: {refusals:?}"),
                 }
                 batches.push((who, batch));
             }
@@ -971,6 +1128,7 @@ async fn what_is_decoded_is_what_stands_in_the_table() {
             timestamp: Some(1_704_067_200_000),
             key: Some(key.as_bytes()),
             payload: Some(payload.as_bytes()),
+            headers: Headers::default(),
         };
         let Ok(Change::Upsert(wanted)) = decode(&record, &mut vector) else {
             continue;

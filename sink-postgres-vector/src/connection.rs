@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     future::{Future, poll_fn},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use tokio::{
 use tokio_postgres::{
     Client, NoTls, Socket, Statement,
     config::{SslMode, TargetSessionAttrs},
-    types::{Oid, Type},
+    types::{Oid, ToSql, Type},
 };
 
 use crate::{
@@ -30,23 +33,25 @@ use crate::{
     transaction::Transaction,
 };
 
-/// How long the server may be silent before the kernel gives the connection up: 10 s + 3 × 5 s when nothing is
-/// under way, 30 s when something sent is not acknowledged.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the server's machine may be silent before the kernel gives the connection up: 5 s + 3 × 2 s when nothing
+/// is under way, 15 s when something sent is not acknowledged.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
-/// How long a statement may take to be answered: the server's own limit of 5 min, and time for the way.
-const ANSWER: Duration = Duration::from_secs(5 * 60 + 30);
+/// How long a question to the catalog may take to be answered, beside a transaction.
+pub(crate) const QUESTION: Duration = Duration::from_secs(60);
+
+/// How much longer than the server's own limit for a statement its answer is awaited.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// How long closing waits for what is still to be sent.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// Opens the transaction and bounds it: 10 s for a lock, 5 min for a statement, and a time between statements that is
-/// still to be appended. The isolation level is named because the rules of `on conflict` are written for this one.
-const BEGIN: &str = "begin isolation level read committed; set local lock_timeout = '10s'; \
-                     set local statement_timeout = '5min'; set local idle_in_transaction_session_timeout = ";
+/// Opens the transaction and bounds the wait for a lock. The limits for a statement and between statements are still to
+/// be appended. The isolation level is named because the rules of `on conflict` are written for this one.
+const BEGIN: &str = "begin isolation level read committed; set local lock_timeout = '10s'";
 
 /// How long the server waits between statements, in seconds, when next to nothing is sent.
 const IDLE: u32 = 10;
@@ -58,8 +63,11 @@ const SLOWEST: usize = 256 * 1024;
 /// The most the server takes for a limit, in seconds; it counts milliseconds in 31 bits.
 const MAX_IDLE: u32 = 2_147_483;
 
+/// A parameter of a statement, with its type: what is sent unnamed needs it.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
 /// Lets the server see within 5 s that we are gone, even in the middle of a statement, and free the locks. Servers
-/// before 14 have no such setting.
+/// before 14 have no such setting. It is a setting of the session, so a pooler's sessions are spared it.
 const NOTICE_OUR_END: &str = "select set_config(name, '5s', false) from pg_catalog.pg_settings \
                               where name = 'client_connection_check_interval'";
 
@@ -77,6 +85,9 @@ pub struct Connection {
     dirty: bool,
     /// How long sending may take in the open transaction, beside the time for an answer.
     sending: Duration,
+    statement_timeout: Duration,
+    /// Whether statements may be kept on the server by name.
+    prepared: bool,
 }
 
 impl Connection {
@@ -94,6 +105,8 @@ impl Connection {
                     statements: HashMap::new(),
                     dirty: false,
                     sending: Duration::ZERO,
+                    statement_timeout: options.statement_timeout,
+                    prepared: options.prepared,
                 });
             }
             Ok(Err(cause)) => cause,
@@ -109,7 +122,7 @@ impl Connection {
 
     /// Whether the connection can no longer be used: lost, or left in the middle of a transaction.
     pub fn is_closed(&self) -> bool {
-        self.dirty || self.client.is_closed()
+        self.dirty || self.driver.is_given_up() || self.client.is_closed()
     }
 
     /// [`begin_for`](Self::begin_for) next to no bytes: for statements that are short.
@@ -117,7 +130,7 @@ impl Connection {
         self.begin_for(0).await
     }
 
-    /// Opens a transaction, in one round trip. It waits at most 10 s for a lock and 5 min for a statement.
+    /// Opens a transaction, in one round trip. It waits at most 10 s for a lock, and `statement_timeout` for a statement.
     ///
     /// `bytes` are about to be sent in it, roughly; the largest statement counts. The server ends the transaction when
     /// no statement is complete for 10 s and a second more for every 256 KiB or part of them: the time it takes to
@@ -133,20 +146,26 @@ impl Connection {
         let sending = u32::try_from(bytes.div_ceil(SLOWEST)).unwrap_or(u32::MAX);
         let idle = IDLE.saturating_add(sending).min(MAX_IDLE);
         self.sending = Duration::from_secs((idle - IDLE).into());
-        let begin = format!("{BEGIN}'{idle}s'");
+        let statement = self.statement_timeout.as_millis().clamp(1, u128::from(MAX_IDLE) * 1000);
+        let begin = format!(
+            "{BEGIN}; set local statement_timeout = '{statement}ms'; \
+             set local idle_in_transaction_session_timeout = '{idle}s'"
+        );
         self.during("begin a transaction", self.client.batch_execute(&begin)).await?;
         Ok(Transaction::new(self))
     }
 
-    /// Awaits an answer to SQL of the caller's own, at most 5.5 min and what [`begin_for`](Self::begin_for) adds for
-    /// sending, and turns a failure into an [`Error`] that also knows why the connection was lost. `action` completes
-    /// "could not …" and must hold no values.
+    /// Awaits an answer to SQL of the caller's own, at most `statement_timeout`, 15 s for the way, and what
+    /// [`begin_for`](Self::begin_for) adds for sending. Turns a failure into an [`Error`] that also knows why the
+    /// connection was lost. `action` completes "could not …" and must hold no values.
+    ///
+    /// After a timeout the connection is ended.
     pub async fn during<T>(
         &self,
         action: impl Into<Cow<'static, str>>,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
-        let limit = ANSWER + self.sending;
+        let limit = self.statement_timeout + GRACE + self.sending;
         match timeout(limit, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.error(action, Cause::of(&error))),
@@ -168,7 +187,7 @@ impl Connection {
 
     /// Ends the session at once.
     pub(crate) fn abort(&self) {
-        self.driver.task.abort();
+        self.driver.give_up();
     }
 
     pub(crate) fn clean(&mut self) {
@@ -176,13 +195,27 @@ impl Connection {
         self.sending = Duration::ZERO;
     }
 
-    /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
-    pub(crate) async fn prepared(
+    /// Runs a statement that writes to a table and says how many rows it changed.
+    pub(crate) async fn execute(
         &mut self,
+        table: &VectorTable,
+        action: String,
         sql: &str,
-        types: &[Type],
-        vector: Oid,
-    ) -> Result<Statement, Error> {
+        parameters: &[Parameter<'_>],
+    ) -> Result<u64, Error> {
+        let answer = if self.prepared {
+            let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
+            let statement = self.statement(sql, &types, table.vector_array().oid()).await?;
+            let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+            self.during(action, self.client.execute(&statement, &values)).await
+        } else {
+            self.during(action, self.client.execute_typed(sql, parameters)).await
+        };
+        answer.map_err(|error| self.unless_granted(error, table))
+    }
+
+    /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
+    async fn statement(&mut self, sql: &str, types: &[Type], vector: Oid) -> Result<Statement, Error> {
         if let Some((oid, statement)) = self.statements.get(sql)
             && *oid == vector
         {
@@ -218,6 +251,19 @@ impl Connection {
 struct Driver {
     task: JoinHandle<()>,
     end: Arc<OnceLock<Cause>>,
+    /// The task was told to end. It does so only when it is its turn.
+    given_up: AtomicBool,
+}
+
+impl Driver {
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.task.abort();
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Driver {
@@ -263,7 +309,9 @@ async fn connect(options: &ConnectOptions) -> Result<(Client, Driver), Cause> {
             (client, spawn(connection))
         }
     };
-    client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
+    if options.prepared {
+        client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
+    }
     Ok((client, driver))
 }
 
@@ -284,5 +332,5 @@ where
             }
         }
     });
-    Driver { task, end }
+    Driver { task, end, given_up: AtomicBool::new(false) }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, types::Type};
 
 use crate::{
     column::{self, Column},
@@ -99,7 +99,9 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
         findings
             .add("The extension `vector` (pgvector) is not in this database.", "create extension vector;");
     }
-    let Some(row) = client.query_opt(TABLE, &[&table.to_string()]).await.map_err(&failed)? else {
+    let Some(row) =
+        client.query_typed_opt(TABLE, &[(&table.to_string(), Type::TEXT)]).await.map_err(&failed)?
+    else {
         not_found(client, spec, &mut findings).await.map_err(&failed)?;
         return Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches });
     };
@@ -108,12 +110,15 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
     let schema = Ident::new(schema).expect("a name from the catalog is a name");
     table_kind(&row, &mut findings).map_err(&failed)?;
 
-    let columns = client.query(column::ALL, &[&oid]).await.map_err(&failed)?;
+    let columns = client.query_typed(column::ALL, &[(&oid, Type::OID)]).await.map_err(&failed)?;
     let columns = columns.iter().map(Column::read).collect::<Result<Vec<_>, _>>().map_err(&failed)?;
     let max_chars = column::judge(spec, extension.as_ref(), &columns, &mut findings);
 
     if let Some(id) = columns.iter().find(|column| column.name == "id") {
-        let keys = client.query(KEYS, &[&oid, &id.number]).await.map_err(&failed)?;
+        let keys = client
+            .query_typed(KEYS, &[(&oid, Type::OID), (&id.number, Type::INT2)])
+            .await
+            .map_err(&failed)?;
         judge_keys(&keys, row.try_get(6).map_err(&failed)?, &mut findings).map_err(&failed)?;
     }
     rights(&row, extension.as_ref(), &mut findings).map_err(&failed)?;

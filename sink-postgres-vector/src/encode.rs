@@ -9,7 +9,7 @@ use std::{error::Error, fmt};
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 
-use crate::row::VectorRow;
+use crate::row::{Deletion, VectorRow};
 
 /// 2000-01-01, where PostgreSQL counts from, in microseconds since 1970-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -71,7 +71,7 @@ impl ToSql for Column<'_> {
 }
 
 /// Keys to delete.
-pub(crate) struct Keys<'a>(pub(crate) &'a [&'a str]);
+pub(crate) struct Keys<'a>(pub(crate) &'a [Deletion<'a>]);
 
 impl fmt::Debug for Keys<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,12 +82,35 @@ impl fmt::Debug for Keys<'_> {
 impl ToSql for Keys<'_> {
     fn to_sql(&self, array: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         header(array, self.0.len(), out)?;
-        self.0.iter().try_for_each(|id| text(Some(id), out))?;
+        self.0.iter().try_for_each(|key| text(Some(key.id), out))?;
         Ok(IsNull::No)
     }
 
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TEXT_ARRAY
+    }
+
+    to_sql_checked!();
+}
+
+/// When each key was to be deleted.
+pub(crate) struct Times<'a>(pub(crate) &'a [Deletion<'a>]);
+
+impl fmt::Debug for Times<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} values]", self.0.len())
+    }
+}
+
+impl ToSql for Times<'_> {
+    fn to_sql(&self, array: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        header(array, self.0.len(), out)?;
+        self.0.iter().for_each(|key| timestamp(key.timestamp, out));
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ_ARRAY
     }
 
     to_sql_checked!();
@@ -237,6 +260,8 @@ mod tests {
     #[test]
     fn debug_output_holds_no_values() {
         assert_eq!(format!("{:?}", Column::new(&[ROW], Field::Id)), "[1 values]");
-        assert_eq!(format!("{:?}", Keys(&["canary"])), "[1 values]");
+        let keys = [Deletion { id: "canary", timestamp: Some(7) }];
+        assert_eq!(format!("{:?} {:?}", Keys(&keys), Times(&keys)), "[1 values] [1 values]");
+        assert!(!format!("{keys:?}").contains("canary"));
     }
 }

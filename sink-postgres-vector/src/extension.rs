@@ -29,7 +29,7 @@ where e.extname = 'vector' and t.typname = 'vector'";
 impl Extension {
     /// Looks it up; `None` if this database does not have it.
     pub(crate) async fn find(client: &Client) -> Result<Option<Self>, Error> {
-        let Some(row) = client.query_opt(FIND, &[]).await? else {
+        let Some(row) = client.query_typed_opt(FIND, &[]).await? else {
             return Ok(None);
         };
         let schema: String = row.try_get(0)?;

@@ -10,6 +10,7 @@
 //! 3. [`VectorTable::check`] proves that a table has the shape it must have.
 //! 4. [`Connection::begin_for`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
 //!    Only a commit that the server has confirmed makes a [`Committed`].
+//! 5. [`Transaction::upsert_sparing`] does the same for a batch in which the server refuses some rows, and finds them.
 //!
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
 //! No error text and no `Debug` output of this crate holds the value of a row or a password.
@@ -26,8 +27,10 @@ mod ident;
 mod migrate;
 mod migration;
 mod options;
+mod overwrite;
 mod row;
 mod session;
+mod spare;
 mod statement;
 mod table;
 mod tls;
@@ -41,9 +44,11 @@ pub use ident::{Ident, IdentError};
 pub use migrate::Migrator;
 pub use migration::{Applied, MigrateError, Migration};
 pub use options::{ClientCertificate, ConnectOptions, Password, Tls, TlsMode};
-pub use row::VectorRow;
+pub use overwrite::Overwrite;
+pub use row::{Deletion, VectorRow};
+pub use spare::{Refused, Spared};
 pub use table::{TableSpec, VectorTable};
-pub use transaction::{Committed, Transaction, Upserted};
+pub use transaction::{Committed, Deleted, Transaction, Upserted};
 
 /// What [`Error::sqlstate`] returns.
 pub use tokio_postgres::error::SqlState;

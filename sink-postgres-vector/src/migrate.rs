@@ -1,11 +1,13 @@
 //! Brings a database to the shape this version needs: the extension, the numbered migrations, the tables.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::Future};
 
-use tokio_postgres::{Client, Row, error::SqlState};
+use tokio::time::timeout;
+use tokio_postgres::{Client, Row, error::SqlState, types::Type};
 
 use crate::{
-    connection::Connection,
+    cause::Cause,
+    connection::{Connection, Parameter, QUESTION},
     contract::Mismatch,
     error::Error,
     extension::Extension,
@@ -136,47 +138,14 @@ impl Migrator {
         client: &Client,
         tables: &[(&str, &[&str])],
     ) -> Result<(), MigrateError> {
-        let session = session(client).await?;
-        let role = &session.role;
-        let mut missing = Vec::new();
-        let mut hidden = Vec::new();
-        for (table, rights) in tables {
-            let action = format!("look for the rights on {table}");
-            let row = client.query_one(RIGHTS, &[table, rights]).await;
-            let read = |row: Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
-            let (schema, usable, exists, lacking): (String, bool, bool, Vec<String>) =
-                row.and_then(read).map_err(failed(action))?;
-            if !exists {
-                missing.push(Mismatch {
-                    problem: format!("There is no table {table}."),
-                    fix: "Restore it from a backup; the migration that made it is recorded as applied."
-                        .to_owned(),
-                });
-                continue;
-            }
-            if !usable && !hidden.contains(&schema) {
-                let quoted = table.split_once('.').map_or(*table, |(schema, _)| schema);
-                missing.push(Mismatch {
-                    problem: format!("The role {role} may not use the schema {quoted}."),
-                    fix: format!("grant usage on schema {quoted} to {role};"),
-                });
-                hidden.push(schema);
-            }
-            if !lacking.is_empty() {
-                let lacking = lacking.join(", ");
-                missing.push(Mismatch {
-                    problem: format!("The role {role} lacks rights on the table {table}: {lacking}."),
-                    fix: format!("grant {lacking} on {table} to {role};"),
-                });
-            }
-        }
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(MigrateError::Rights { missing }),
-        }
+        in_time("look for the rights", find_rights(client, tables)).await
     }
 
     async fn missing(&self, client: &Client, tables: &[TableSpec]) -> Result<Missing, MigrateError> {
+        in_time("look for what is missing", self.find_missing(client, tables)).await
+    }
+
+    async fn find_missing(&self, client: &Client, tables: &[TableSpec]) -> Result<Missing, MigrateError> {
         let session = session(client).await?;
         let extension =
             Extension::find(client).await.map_err(failed("look for the extension vector"))?.is_none();
@@ -240,7 +209,7 @@ impl<'c> Turn<'c> {
         let Session { role, database, .. } = session;
         let client = self.0.client();
         let action = "create the schema embedsink";
-        let found = client.query_one(HAS_SCHEMA, &[&SCHEMA]).await;
+        let found = client.query_typed_one(HAS_SCHEMA, &[(&SCHEMA, Type::TEXT)]).await;
         let found: bool = found.and_then(|row| row.try_get(0)).map_err(failed(action))?;
         if !found {
             let created = self.run(action, "create schema if not exists embedsink").await;
@@ -308,7 +277,10 @@ async fn apply_one(
         .map_err(|error| error.unless_granted(|| may_create(session)))?;
     let insert = "insert into embedsink.migrations (number, name, checksum) values ($1, $2, $3)";
     let number = i32::try_from(migration.number).expect("a migration's number is small");
-    let row = turn.0.client().execute(insert, &[&number, &migration.name, &migration.checksum()]).await;
+    let checksum = migration.checksum();
+    let values: [Parameter<'_>; 3] =
+        [(&number, Type::INT4), (&migration.name, Type::TEXT), (&checksum, Type::TEXT)];
+    let row = turn.0.client().execute_typed(insert, &values).await;
     row.map_err(failed(format!("record migration {migration}"))).map_err(|error| {
         error.unless_granted(|| {
             session.ask(&format!("grant select, insert on embedsink.migrations to {};", session.role))
@@ -339,6 +311,58 @@ async fn create_table(
     Ok(!existed)
 }
 
+async fn find_rights(client: &Client, tables: &[(&str, &[&str])]) -> Result<(), MigrateError> {
+    let session = session(client).await?;
+    let role = &session.role;
+    let mut missing = Vec::new();
+    let mut hidden = Vec::new();
+    for (table, rights) in tables {
+        let action = format!("look for the rights on {table}");
+        let row = client.query_typed_one(RIGHTS, &[(table, Type::TEXT), (rights, Type::TEXT_ARRAY)]).await;
+        let read = |row: Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+        let (schema, usable, exists, lacking): (String, bool, bool, Vec<String>) =
+            row.and_then(read).map_err(failed(action))?;
+        if !exists {
+            missing.push(Mismatch {
+                problem: format!("There is no table {table}."),
+                fix: "Restore it from a backup; the migration that made it is recorded as applied."
+                    .to_owned(),
+            });
+            continue;
+        }
+        if !usable && !hidden.contains(&schema) {
+            let quoted = table.split_once('.').map_or(*table, |(schema, _)| schema);
+            missing.push(Mismatch {
+                problem: format!("The role {role} may not use the schema {quoted}."),
+                fix: format!("grant usage on schema {quoted} to {role};"),
+            });
+            hidden.push(schema);
+        }
+        if !lacking.is_empty() {
+            let lacking = lacking.join(", ");
+            missing.push(Mismatch {
+                problem: format!("The role {role} lacks rights on the table {table}: {lacking}."),
+                fix: format!("grant {lacking} on {table} to {role};"),
+            });
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(MigrateError::Rights { missing }),
+    }
+}
+
+/// Ends what only asks the catalog after [`QUESTION`].
+async fn in_time<T>(
+    action: &'static str,
+    answer: impl Future<Output = Result<T, MigrateError>>,
+) -> Result<T, MigrateError> {
+    match timeout(QUESTION, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(MigrateError::Database(Error::new(action, Cause::Timeout(QUESTION)))),
+    }
+}
+
 async fn session(client: &Client) -> Result<Session, MigrateError> {
     let session = Session::read(client).await;
     session.map_err(failed("ask for the role and its search path"))
@@ -364,15 +388,19 @@ fn may_create_table(session: &Session, extension: &Extension) -> String {
 }
 
 async fn exists(client: &Client, name: &str) -> Result<bool, MigrateError> {
-    let row = client.query_one("select pg_catalog.to_regclass($1::text) is not null", &[&name]).await;
+    let row = client
+        .query_typed_one("select pg_catalog.to_regclass($1::text) is not null", &[(&name, Type::TEXT)])
+        .await;
     row.and_then(|row| row.try_get(0)).map_err(failed(format!("look for the table {name}")))
 }
 
 /// Name and checksum by number.
 async fn applied(client: &Client) -> Result<BTreeMap<u32, (String, String)>, MigrateError> {
     let read = || failed("read embedsink.migrations");
-    let rows =
-        client.query("select number, name, checksum from embedsink.migrations", &[]).await.map_err(read())?;
+    let rows = client
+        .query_typed("select number, name, checksum from embedsink.migrations", &[])
+        .await
+        .map_err(read())?;
     rows.iter()
         .map(|row| {
             let number: i32 = row.try_get(0)?;

@@ -20,8 +20,14 @@ pub struct ConnectOptions {
     pub tls: Tls,
     /// What `pg_stat_activity` shows.
     pub application_name: String,
-    /// How long opening may take altogether: name lookup, TCP, TLS and authentication.
+    /// How long opening may take altogether: name lookup, TCP, TLS, authentication and the first query.
     pub connect_timeout: Duration,
+    /// How long the server may work on one statement of a transaction. The answer is awaited 15 s longer, and as long
+    /// as sending takes at 256 KiB/s.
+    pub statement_timeout: Duration,
+    /// Whether the statements that write rows are prepared once per connection, which saves parsing and planning. A
+    /// pooler in transaction mode needs `false`: then no statement has a name, and no setting outlives a transaction.
+    pub prepared: bool,
 }
 
 /// A password. `Debug` does not show it, and there is no `Display`.
@@ -95,6 +101,8 @@ mod tests {
             tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
             application_name: "a".into(),
             connect_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(1),
+            prepared: true,
         };
         assert!(!format!("{options:?}").contains("canary"));
     }

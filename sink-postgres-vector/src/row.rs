@@ -1,4 +1,4 @@
-//! One row, borrowed from whoever decoded it.
+//! One row, or a key to delete, borrowed from whoever decoded it.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -37,5 +37,22 @@ impl VectorRow<'_> {
 impl fmt::Debug for VectorRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VectorRow").field("dimensions", &self.embedding.len()).finish_non_exhaustive()
+    }
+}
+
+/// A key to delete.
+#[derive(Clone, Copy)]
+pub struct Deletion<'a> {
+    /// The key.
+    pub id: &'a str,
+    /// When it was asked for, in microseconds since the Unix epoch: compared with the row's, if
+    /// [`Overwrite`](crate::Overwrite) says so. `None`: deletes whatever is there.
+    pub timestamp: Option<i64>,
+}
+
+/// Says that it is one, never of what.
+impl fmt::Debug for Deletion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deletion").finish_non_exhaustive()
     }
 }

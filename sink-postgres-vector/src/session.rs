@@ -1,6 +1,6 @@
 //! Who we are to the server, where names are looked up, and whom to ask for a right.
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, types::Type};
 
 use crate::{ident::Ident, migration::SCHEMA};
 
@@ -42,7 +42,7 @@ order by t.held desc, n.nspname limit 1"#;
 
 impl Session {
     pub(crate) async fn read(client: &Client) -> Result<Self, Error> {
-        let row = client.query_one(READ, &[]).await?;
+        let row = client.query_typed_one(READ, &[]).await?;
         let schema: Option<String> = row.try_get(3)?;
         Ok(Self {
             role: name(row.try_get(0)?),
@@ -56,7 +56,7 @@ impl Session {
     pub(crate) async fn home(&self, client: &Client, table: &Ident) -> Result<Home, Error> {
         let Self { role, database, .. } = self;
         let set = format!("alter role {role} in database {database} set search_path =");
-        let Some(row) = client.query_opt(HOME, &[&table.as_str()]).await? else {
+        let Some(row) = client.query_typed_opt(HOME, &[(&table.as_str(), Type::TEXT)]).await? else {
             return Ok(Home {
                 schema: role.clone(),
                 holds_it: false,

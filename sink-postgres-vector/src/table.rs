@@ -1,11 +1,16 @@
 //! A table as configured, and a table whose shape is proven.
 
+use tokio::time::timeout;
 use tokio_postgres::{Client, types::Type};
 
 use crate::{
+    cause::Cause,
+    connection::QUESTION,
     contract::{self, ContractError},
+    error::Error,
     extension::Extension,
     ident::Ident,
+    overwrite::Overwrite,
     statement,
 };
 
@@ -28,17 +33,51 @@ pub struct VectorTable {
     max_id_chars: Option<u32>,
     max_source_chars: Option<u32>,
     vector_array: Type,
-    upsert: String,
-    delete: String,
+    upsert: Guarded,
+    delete: Guarded,
+    count_later: String,
+    count_keys: String,
     table: String,
     schemas: String,
 }
 
+/// A statement in each of its forms.
+#[derive(Clone, Debug)]
+struct Guarded {
+    always: String,
+    not_newer: String,
+    older: String,
+}
+
+impl Guarded {
+    fn new(statement: impl Fn(Overwrite) -> String) -> Self {
+        Self {
+            always: statement(Overwrite::Always),
+            not_newer: statement(Overwrite::NotNewer),
+            older: statement(Overwrite::Older),
+        }
+    }
+
+    fn sql(&self, overwrite: Overwrite) -> &str {
+        match overwrite {
+            Overwrite::Always => &self.always,
+            Overwrite::NotNewer => &self.not_newer,
+            Overwrite::Older => &self.older,
+        }
+    }
+}
+
 impl VectorTable {
     /// Checks the table: the extension, every column's type and whether it takes nulls, the dimension, a unique key on
-    /// `id`, the rights of the role. All that is wrong is reported together. Changes nothing.
+    /// `id`, the rights of the role. All that is wrong is reported together. Changes nothing, and takes at most 60 s.
     pub async fn check(client: &Client, spec: &TableSpec) -> Result<Self, ContractError> {
-        contract::check(client, spec).await
+        match timeout(QUESTION, contract::check(client, spec)).await {
+            Ok(checked) => checked,
+            Err(_) => Err(ContractError::Unknown(Error::new(
+                format!("check the table {}", spec.name),
+                Cause::Timeout(QUESTION),
+            ))),
+        }
     }
 
     /// The SQL that makes the table, for people to read and run; it does nothing if there is one of that name. Needs
@@ -76,8 +115,12 @@ impl VectorTable {
         max_source_chars: Option<u32>,
     ) -> Self {
         Self {
-            upsert: statement::upsert(schema, &spec.name, &extension.schema),
-            delete: statement::delete(schema, &spec.name),
+            upsert: Guarded::new(|overwrite| {
+                statement::upsert(schema, &spec.name, &extension.schema, overwrite)
+            }),
+            delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
+            count_later: statement::count_later(schema, &spec.name),
+            count_keys: statement::count_keys(schema, &spec.name),
             table: format!("{schema}.{}", spec.name),
             schemas: match *schema == extension.schema {
                 true => schema.to_string(),
@@ -102,11 +145,19 @@ impl VectorTable {
         )
     }
 
-    pub(crate) fn upsert_sql(&self) -> &str {
-        &self.upsert
+    pub(crate) fn upsert_sql(&self, overwrite: Overwrite) -> &str {
+        self.upsert.sql(overwrite)
     }
 
-    pub(crate) fn delete_sql(&self) -> &str {
-        &self.delete
+    pub(crate) fn delete_sql(&self, overwrite: Overwrite) -> &str {
+        self.delete.sql(overwrite)
+    }
+
+    pub(crate) fn count_later_sql(&self) -> &str {
+        &self.count_later
+    }
+
+    pub(crate) fn count_keys_sql(&self) -> &str {
+        &self.count_keys
     }
 }

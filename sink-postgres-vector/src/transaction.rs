@@ -2,16 +2,14 @@
 
 use std::{borrow::Cow, future::Future};
 
-use tokio_postgres::{
-    Client,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Client, types::Type};
 
 use crate::{
-    connection::Connection,
-    encode::{Column, Field, Keys},
+    connection::{Connection, Parameter},
+    encode::{Column, Field, Keys, Times},
     error::Error,
-    row::VectorRow,
+    overwrite::Overwrite,
+    row::{Deletion, VectorRow},
     table::VectorTable,
 };
 
@@ -34,8 +32,19 @@ pub struct Transaction<'c> {
 /// What an upsert did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upserted {
-    /// Rows inserted or updated. The others were there already, equal in every column.
+    /// Rows inserted or updated. Those neither changed nor stale were there already, equal in every column.
     pub changed: u64,
+    /// Rows left alone because [`Overwrite`] forbids to replace the one that is there.
+    pub stale: u64,
+}
+
+/// What a delete did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deleted {
+    /// Rows that are gone.
+    pub deleted: u64,
+    /// Rows left alone because [`Overwrite`] forbids to delete them.
+    pub stale: u64,
 }
 
 /// The server has confirmed the commit. Made nowhere else.
@@ -65,47 +74,92 @@ impl<'c> Transaction<'c> {
     /// Inserts the rows, or updates those whose key is there and whose columns differ, in one statement. All or
     /// nothing. Columns beyond the six keep their values.
     ///
-    /// Keys must be unique within `rows`: two equal ones are [`Class::Fatal`](crate::Class::Fatal). Locks are taken in
+    /// Keys must be unique within `rows`: two equal ones are [`Class::Data`](crate::Class::Data). Locks are taken in
     /// the order of `rows`; writers that share keys avoid deadlocks by sorting.
     ///
     /// "Differ" is PostgreSQL's own equality, so `-0.0` does not replace `0.0`, nor `1.0` in JSON `1`.
-    pub async fn upsert(&mut self, table: &VectorTable, rows: &[VectorRow<'_>]) -> Result<Upserted, Error> {
+    pub async fn upsert(
+        &mut self,
+        table: &VectorTable,
+        rows: &[VectorRow<'_>],
+        overwrite: Overwrite,
+    ) -> Result<Upserted, Error> {
         if rows.is_empty() {
-            return Ok(Upserted { changed: 0 });
+            return Ok(Upserted { changed: 0, stale: 0 });
         }
-        debug_assert!(rows.iter().all(|row| row.embedding.len() == usize::from(table.dimensions())));
         debug_assert!(rows.iter().all(|row| row.embedding.iter().all(|number| number.is_finite())));
-        let vectors = table.vector_array();
-        let types = [
-            Type::TEXT_ARRAY,
-            Type::TEXT_ARRAY,
-            vectors.clone(),
-            Type::TIMESTAMPTZ_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::JSONB_ARRAY,
+        let column = |field| Column::new(rows, field);
+        let (ids, texts, vectors) = (column(Field::Id), column(Field::Text), column(Field::Embedding));
+        let (times, sources) = (column(Field::Timestamp), column(Field::Source));
+        let metadata = column(Field::Metadata);
+        let parameters: [Parameter<'_>; 6] = [
+            (&ids, Type::TEXT_ARRAY),
+            (&texts, Type::TEXT_ARRAY),
+            (&vectors, table.vector_array().clone()),
+            (&times, Type::TIMESTAMPTZ_ARRAY),
+            (&sources, Type::TEXT_ARRAY),
+            (&metadata, Type::JSONB_ARRAY),
         ];
-        let statement = self.connection.prepared(table.upsert_sql(), &types, vectors.oid()).await?;
-        let columns =
-            [Field::Id, Field::Text, Field::Embedding, Field::Timestamp, Field::Source, Field::Metadata]
-                .map(|field| Column::new(rows, field));
-        let parameters = columns.each_ref().map(|column| column as &(dyn ToSql + Sync));
-        let answer = self.client().execute(&statement, &parameters);
-        let answer = self.during(format!("write to {}", table.name()), answer).await;
-        let changed = answer.map_err(|error| self.connection.unless_granted(error, table))?;
-        Ok(Upserted { changed })
+        let action = || format!("write to {}", table.name());
+        let sql = table.upsert_sql(overwrite);
+        if overwrite == Overwrite::Always {
+            let changed = self.connection.execute(table, action(), sql, &parameters).await?;
+            return Ok(Upserted { changed, stale: 0 });
+        }
+        let [changed, dated] = self.counts(table, action(), sql, &parameters).await?;
+        if changed == rows.len() as u64 {
+            return Ok(Upserted { changed, stale: 0 });
+        }
+        let keys = [parameters[0].clone(), parameters[3].clone()];
+        let [later, same] = self.counts(table, action(), table.count_later_sql(), &keys).await?;
+        // What was written has the same timestamp now.
+        let held_back = if overwrite == Overwrite::Older { same.saturating_sub(dated) } else { 0 };
+        Ok(Upserted { changed, stale: later + held_back })
     }
 
-    /// Deletes by key and returns how many rows were there.
-    pub async fn delete(&mut self, table: &VectorTable, ids: &[&str]) -> Result<u64, Error> {
-        if ids.is_empty() {
-            return Ok(0);
+    /// Deletes by key, in one statement. Keys that are not there are no error.
+    pub async fn delete(
+        &mut self,
+        table: &VectorTable,
+        keys: &[Deletion<'_>],
+        overwrite: Overwrite,
+    ) -> Result<Deleted, Error> {
+        if keys.is_empty() {
+            return Ok(Deleted { deleted: 0, stale: 0 });
         }
-        let oid = table.vector_array().oid();
-        let statement = self.connection.prepared(table.delete_sql(), &[Type::TEXT_ARRAY], oid).await?;
-        let keys = Keys(ids);
-        let parameters: [&(dyn ToSql + Sync); 1] = [&keys];
-        let answer = self.client().execute(&statement, &parameters);
-        let answer = self.during(format!("delete from {}", table.name()), answer).await;
+        let (ids, times) = (Keys(keys), Times(keys));
+        let parameters: [Parameter<'_>; 2] = [(&ids, Type::TEXT_ARRAY), (&times, Type::TIMESTAMPTZ_ARRAY)];
+        let action = || format!("delete from {}", table.name());
+        let sql = table.delete_sql(overwrite);
+        if overwrite == Overwrite::Always {
+            let deleted = self.connection.execute(table, action(), sql, &parameters[..1]).await?;
+            return Ok(Deleted { deleted, stale: 0 });
+        }
+        let deleted = self.connection.execute(table, action(), sql, &parameters).await?;
+        if deleted == keys.len() as u64 {
+            return Ok(Deleted { deleted, stale: 0 });
+        }
+        let [stale] = self.counts(table, action(), table.count_keys_sql(), &parameters[..1]).await?;
+        Ok(Deleted { deleted, stale })
+    }
+
+    /// Reads a row of counts.
+    async fn counts<const N: usize>(
+        &self,
+        table: &VectorTable,
+        action: String,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<[u64; N], Error> {
+        let answer = async {
+            let row = self.client().query_typed_one(sql, parameters).await?;
+            let mut counts = [0; N];
+            for (place, count) in counts.iter_mut().enumerate() {
+                *count = row.try_get::<_, i64>(place)?.unsigned_abs();
+            }
+            Ok(counts)
+        };
+        let answer = self.during(action, answer).await;
         answer.map_err(|error| self.connection.unless_granted(error, table))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sink_postgres_vector::{Class, Connection, Error, VectorRow};
+use sink_postgres_vector::{Class, Connection, Deletion, Error, Overwrite, VectorRow};
 use tokio::net::TcpListener;
 
 use crate::support::{Database, one, options, row, run, write};
@@ -18,7 +18,7 @@ fn everything(error: &Error) -> String {
 async fn a_dropped_transaction_leaves_nothing_and_its_connection_is_not_used_again() {
     let (database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap();
     drop(transaction);
     assert!(connection.is_closed());
     let error = connection.begin().await.unwrap_err();
@@ -39,7 +39,7 @@ async fn a_write_given_up_half_way_leaves_nothing() {
     let rows = [row("0", "given up", &[1.0]), row("a", "given up", &[1.0])];
     tokio::select! {
         biased;
-        _ = transaction.upsert(&table, &rows) => unreachable!("the row is locked"),
+        _ = transaction.upsert(&table, &rows, Overwrite::Always) => unreachable!("the row is locked"),
         () = std::future::ready(()) => drop(transaction),
     }
     assert!(connection.is_closed());
@@ -53,7 +53,7 @@ async fn a_write_given_up_half_way_leaves_nothing() {
 async fn a_rolled_back_transaction_leaves_nothing_and_its_connection_is_used_again() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap();
     transaction.rollback().await.unwrap();
     assert_eq!(one::<i64>(&connection, "select count(*) from embeddings").await, 0);
     assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
@@ -64,7 +64,7 @@ async fn a_rolled_back_transaction_leaves_nothing_and_its_connection_is_used_aga
 async fn a_failed_transaction_does_not_commit_as_if_nothing_had_happened() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap();
     transaction.client().batch_execute("select 1 / 0").await.unwrap_err();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.sqlstate().unwrap().code(), "25P02");
@@ -79,9 +79,9 @@ async fn a_killed_backend_is_transient_and_says_what_ended_it() {
     let kill = format!("select pg_terminate_backend({backend}, 10000)");
 
     let mut transaction = connection.begin().await.unwrap();
-    transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap();
+    transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap();
     assert!(one::<bool>(&killer, &kill).await);
-    let error = transaction.upsert(&table, &[row("b", "x", &[1.0])]).await.unwrap_err();
+    let error = transaction.upsert(&table, &[row("b", "x", &[1.0])], Overwrite::Always).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{error}");
     assert_eq!(error.sqlstate().unwrap().code(), "57P01", "{error}");
     assert!(error.is_closed());
@@ -93,12 +93,12 @@ async fn a_killed_backend_is_transient_and_says_what_ended_it() {
 }
 
 #[tokio::test]
-async fn two_rows_with_one_key_are_our_own_fault() {
+async fn two_rows_with_one_key_are_refused_together() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
     let twice = [row(CANARY, "x", &[1.0]), row(CANARY, "y", &[1.0])];
-    let error = transaction.upsert(&table, &twice).await.unwrap_err();
-    assert_eq!(error.class(), Class::Fatal);
+    let error = transaction.upsert(&table, &twice, Overwrite::Always).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Data, "21000"));
     assert!(!everything(&error).contains(CANARY), "{error}");
 }
 
@@ -110,7 +110,7 @@ async fn a_lock_held_by_someone_else_is_transient() {
     run(&holder, "begin; update embeddings set text = 'held'").await;
     let mut transaction = connection.begin().await.unwrap();
     transaction.client().batch_execute("set local lock_timeout = '1ms'").await.unwrap();
-    let error = transaction.upsert(&table, &[row("a", "y", &[1.0])]).await.unwrap_err();
+    let error = transaction.upsert(&table, &[row("a", "y", &[1.0])], Overwrite::Always).await.unwrap_err();
     assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "55P03"));
     transaction.rollback().await.unwrap();
     run(&holder, "rollback").await;
@@ -141,7 +141,7 @@ async fn a_commit_that_a_deferred_constraint_refuses_is_not_in_doubt() {
     run(&connection, parent).await;
     let mut transaction = connection.begin().await.unwrap();
     let orphan = VectorRow { source: Some(CANARY), ..row("a", "x", &[1.0]) };
-    transaction.upsert(&table, &[orphan]).await.unwrap();
+    transaction.upsert(&table, &[orphan], Overwrite::Always).await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.class(), Class::Data);
     assert!(!error.is_in_doubt());
@@ -193,7 +193,7 @@ async fn no_error_text_quotes_a_row() {
     }
     for (row, code, class) in refused {
         let mut transaction = connection.begin().await.unwrap();
-        let error = transaction.upsert(&table, &[row]).await.unwrap_err();
+        let error = transaction.upsert(&table, &[row], Overwrite::Always).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().code(), code, "{error}");
         assert_eq!(error.class(), class, "{error}");
         assert!(!everything(&error).contains("canary"), "{code}: {}", everything(&error));
@@ -208,7 +208,7 @@ async fn a_constraint_is_named_with_its_table() {
     run(&connection, "create unique index second on embeddings (text)").await;
     let mut transaction = connection.begin().await.unwrap();
     let twins = [row("a", "same", &[1.0]), row("b", "same", &[1.0])];
-    let error = transaction.upsert(&table, &twins).await.unwrap_err();
+    let error = transaction.upsert(&table, &twins, Overwrite::Always).await.unwrap_err();
     assert!(error.to_string().ends_with("(SQLSTATE 23505, constraint second, table embeddings)"), "{error}");
     assert!(error.remedy().unwrap().contains("second"));
 }
@@ -223,7 +223,8 @@ async fn a_table_changed_under_our_feet_is_configuration() {
     ] {
         run(&connection, change).await;
         let mut transaction = connection.begin().await.unwrap();
-        let error = transaction.upsert(&table, &[row("a", "y", &[1.0])]).await.unwrap_err();
+        let error =
+            transaction.upsert(&table, &[row("a", "y", &[1.0])], Overwrite::Always).await.unwrap_err();
         assert_eq!(
             (error.class(), error.sqlstate().unwrap().code()),
             (Class::Configuration, code),
@@ -288,7 +289,7 @@ async fn a_read_only_server_is_not_available_yet() {
 
     run(&connection, "set default_transaction_read_only = on").await;
     let mut transaction = connection.begin().await.unwrap();
-    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap_err();
+    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap_err();
     assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "25006"));
 }
 
@@ -359,11 +360,14 @@ async fn a_right_taken_away_is_named_with_its_grant() {
     );
 
     let mut transaction = connection.begin().await.unwrap();
-    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])]).await.unwrap_err();
+    let error = transaction.upsert(&table, &[row("a", "x", &[1.0])], Overwrite::Always).await.unwrap_err();
     assert_eq!((error.class(), error.remedy()), (Class::Configuration, Some(grant.clone())), "{error}");
     transaction.rollback().await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
-    let error = transaction.delete(&table, &["a"]).await.unwrap_err();
+    let error = transaction
+        .delete(&table, &[Deletion { id: "a", timestamp: None }], Overwrite::Always)
+        .await
+        .unwrap_err();
     assert_eq!(error.remedy(), Some(grant.clone()), "{error}");
     transaction.rollback().await.unwrap();
     let transaction = connection.begin().await.unwrap();

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod contract;
+mod deadline;
 mod failure;
 mod migrate;
+mod overwrite;
+mod pooled;
 mod rows;
+mod spare;
 mod support;
 mod tls;
 mod unchanged;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use sink_postgres_vector::VectorRow;
+use sink_postgres_vector::{Deleted, Deletion, Overwrite, VectorRow};
 use tokio_postgres::types::{FromSql, Type};
 
 use crate::support::{Database, one, row, run, write};
@@ -74,7 +74,7 @@ async fn a_timestamp_before_the_first_is_refused_as_data_and_never_an_infinity()
     for timestamp in [i64::MIN, i64::MIN + TO_UNIX, VectorRow::TIMESTAMPS.start() - 1] {
         let mut transaction = connection.begin().await.unwrap();
         let row = VectorRow { timestamp: Some(timestamp), ..row("a", "x", &[1.0]) };
-        let error = transaction.upsert(&table, &[row]).await.unwrap_err();
+        let error = transaction.upsert(&table, &[row], Overwrite::Always).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().code(), "22008");
         assert_eq!(error.class(), sink_postgres_vector::Class::Data);
         transaction.rollback().await.unwrap();
@@ -140,8 +140,11 @@ async fn a_delete_takes_the_rows_that_are_there() {
     let rows = ["a", "b", "c"].map(|id| row(id, "x", &[1.0]));
     write(&mut connection, &table, &rows).await;
     let mut transaction = connection.begin().await.unwrap();
-    assert_eq!(transaction.delete(&table, &["a", "c", "never there"]).await.unwrap(), 2);
-    assert_eq!(transaction.delete(&table, &[]).await.unwrap(), 0);
+    let keys = ["a", "c", "never there"].map(|id| Deletion { id, timestamp: Some(0) });
+    let deleted = transaction.delete(&table, &keys, Overwrite::Always).await.unwrap();
+    assert_eq!(deleted, Deleted { deleted: 2, stale: 0 });
+    let deleted = transaction.delete(&table, &[], Overwrite::Always).await.unwrap();
+    assert_eq!(deleted, Deleted { deleted: 0, stale: 0 });
     let _committed = transaction.commit().await.unwrap();
     assert_eq!(one::<String>(&connection, "select string_agg(id, ',') from embeddings").await, "b");
 }

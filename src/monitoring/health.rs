@@ -224,3 +224,28 @@ impl Course {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_does_not_answer_is_told_of_before_its_time_is_up() {
+        let mut course = Course::new();
+        course.enter(Phase::Running, "reading and writing".to_owned());
+        let now = Instant::now();
+        course.attempt_begins(1);
+        assert_eq!(course.shown(now).0, Phase::Running);
+        let later = now + STALL + Duration::from_secs(2);
+        let (phase, reason, since) = course.shown(later);
+        assert_eq!(phase, Phase::Retrying);
+        assert!(reason.contains("has not answered a batch for 1"), "{reason}");
+        assert!(since.steady >= now, "since the batch was sent");
+        course.attempt_succeeded(1);
+        assert_eq!(course.shown(later).0, Phase::Running);
+
+        course.attempt_begins(0);
+        course.attempt_failed(0, "the connection is closed".to_owned());
+        assert_eq!(course.shown(later).1, "the connection is closed", "what is known is told");
+    }
+}

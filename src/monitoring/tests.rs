@@ -24,8 +24,13 @@ fn begin(monitor: &Monitor, number: i32, next_offset: i64, end: i64) {
 
 /// A batch of `records` dead letters that begins at offset 0 of partition 0.
 fn written(monitor: &Monitor, records: i64, timestamp: Option<i64>) {
-    let limits =
-        TableLimits { name: "t".to_owned(), dimensions: 2, max_id_chars: None, max_source_chars: None };
+    let limits = TableLimits {
+        name: "t".to_owned(),
+        dimensions: 2,
+        max_id_chars: None,
+        max_source_chars: None,
+        skip_stale: false,
+    };
     let mut batch = Batch::new(1, &Router::new(vec![limits]));
     let partition = partition(0);
     let place = Place { partition: &partition, tenure: Tenure(3), stored: 0 };
@@ -37,7 +42,7 @@ fn written(monitor: &Monitor, records: i64, timestamp: Option<i64>) {
             payload: Some(b"canary"),
             headers: Headers::default(),
         };
-        batch.reject(&place, &record, Reject::new(RejectReason::BadJson, "not JSON"));
+        batch.reject(&place, &record, None, Reject::new(RejectReason::BadJson, "not JSON"));
     }
     let receipt = Receipt::for_tests(1);
     let point = batch.settle(&receipt);

@@ -1,5 +1,8 @@
 //! A database per test.
 
+pub(crate) mod random;
+pub(crate) mod wire;
+
 use std::{
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -8,7 +11,8 @@ use std::{
 };
 
 use sink_postgres_vector::{
-    ConnectOptions, Connection, Ident, Migration, Migrator, TableSpec, Tls, TlsMode, VectorRow, VectorTable,
+    ConnectOptions, Connection, Ident, Migration, Migrator, Overwrite, TableSpec, Tls, TlsMode, VectorRow,
+    VectorTable,
 };
 use tokio::runtime;
 
@@ -91,6 +95,8 @@ pub(crate) fn options(database: &str) -> ConnectOptions {
         tls: Tls { mode: TlsMode::Disable, ca_file: None, client: None },
         application_name: "sink-postgres-vector tests".into(),
         connect_timeout: Duration::from_secs(10),
+        statement_timeout: Duration::from_secs(5 * 60),
+        prepared: true,
     }
 }
 
@@ -113,7 +119,7 @@ pub(crate) fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> Vecto
 /// Writes the rows in a transaction of their own and says how many changed.
 pub(crate) async fn write(connection: &mut Connection, table: &VectorTable, rows: &[VectorRow<'_>]) -> u64 {
     let mut transaction = connection.begin().await.unwrap();
-    let upserted = transaction.upsert(table, rows).await.unwrap();
+    let upserted = transaction.upsert(table, rows, Overwrite::Always).await.unwrap();
     let _committed = transaction.commit().await.unwrap();
     upserted.changed
 }
