@@ -82,7 +82,7 @@ impl Group {
             batch,
             tolerance: Tolerance::Data,
             start: StartAt::Beginning,
-            breaker: BreakerSettings { max_ratio: 1.0, window: 1_000 },
+            breaker: BreakerSettings { max_ratio_permille: 1_000, window: 1_000 },
             letters: None,
         };
         let faults = random.below(16);
@@ -186,9 +186,11 @@ impl Group {
     /// A new member, which has nothing yet.
     fn join(&mut self) {
         let (sender, notices) = notices();
-        let source = SimulatedSource::new(&self.log, &self.ends, &self.target, notices, self.fork());
+        let source =
+            SimulatedSource::new(&self.log, &self.ends, &self.target, notices, fork(&mut self.random));
         let lanes = 1 + self.random.below(3);
-        let writers = (0..lanes).map(|_| SimulatedWriter::new(&self.target, self.fork())).collect();
+        let writers =
+            (0..lanes).map(|_| SimulatedWriter::new(&self.target, fork(&mut self.random))).collect();
         let monitor = Arc::new(Monitor::new("simulated", Budget::new(1 << 20)));
         let router = Arc::new(Log::router());
         let pipeline = Pipeline::new(source, writers, router, self.settings.clone(), &monitor);
@@ -344,10 +346,11 @@ impl Group {
         self.events.insert((due, self.next_event), event);
         self.next_event += 1;
     }
+}
 
-    fn fork(&mut self) -> Random {
-        Random::seeded(self.random.next())
-    }
+/// Choices of its own.
+fn fork(random: &mut Random) -> Random {
+    Random::seeded(random.next())
 }
 
 /// A process, from its start to its end.
