@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Trace;
+use super::History;
 use super::log::Log;
 use super::random::Random;
 use super::source::{Ends, Notice, SimulatedSource};
-use super::target::{Shared, SimulatedWriter, lock};
+use super::target::{Happening, Shared, SimulatedWriter, lock};
 use crate::breaker::BreakerSettings;
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
@@ -102,7 +102,7 @@ impl Group {
     }
 
     /// Plays it to the end. Returns what it came to, or what is wrong.
-    pub(super) async fn play(mut self) -> Result<Trace, String> {
+    pub(super) async fn play(mut self) -> Result<History, String> {
         self.join();
         for partition in 0..self.owners.len() {
             self.after(100, Event::Assign(partition));
@@ -117,10 +117,8 @@ impl Group {
         lock(&self.target).is_calm = true;
         self.finish().await?;
         self.check()?;
-        let elapsed = self.ends.of(0);
-        let mut target = lock(&self.target);
-        target.note(&[6, elapsed]);
-        Ok(target.trace)
+        let target = lock(&self.target);
+        Ok(History { trace: target.trace, counts: target.counts.clone() })
     }
 
     async fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -160,7 +158,6 @@ impl Group {
 
     async fn fault(&mut self) -> Result<(), String> {
         let kind = self.random.below(100);
-        lock(&self.target).note(&[7, kind as i64]);
         let partition = self.random.below(self.owners.len());
         let owner = self.owners[partition];
         match (kind, owner) {
@@ -174,6 +171,7 @@ impl Group {
             (65..=79, Some(owner)) => self.take_away(partition, owner),
             (80..=99, Some(owner)) => {
                 let retained = self.retained(partition);
+                lock(&self.target).note(Happening::AnnouncedAgain, &[partition as i64, retained.end]);
                 if let Some(member) = self.member(owner) {
                     drop(member.notices.send(Notice::Assigned { partition, retained }));
                 }
@@ -211,6 +209,7 @@ impl Group {
     /// A member is gone, in the middle of whatever it was doing.
     async fn crash(&mut self) -> Result<(), String> {
         let member = self.members.swap_remove(self.random.below(self.members.len()));
+        lock(&self.target).note(Happening::Crash, &[member.number as i64]);
         self.release_all(member.number);
         member.task.abort();
         drop(member.task.await);
@@ -224,6 +223,7 @@ impl Group {
         member.is_leaving = true;
         member.stop.cancel();
         let number = member.number;
+        lock(&self.target).note(Happening::Leave, &[number as i64]);
         self.release_all(number);
     }
 
@@ -240,6 +240,7 @@ impl Group {
     /// The group asks the owner to finish what it has, and waits for that, but not for ever.
     fn hand_over(&mut self, partition: usize) {
         let Some(owner) = self.owners[partition].take() else { return };
+        lock(&self.target).note(Happening::HandOver, &[partition as i64]);
         let (handover, done) = HandOver::new();
         if let Some(member) = self.member(owner) {
             drop(member.notices.send(Notice::Revoked { partition, done: handover }));
@@ -250,6 +251,7 @@ impl Group {
 
     /// The group gives a partition away whose owner does not answer. It hears of that later, and writes on.
     fn take_away(&mut self, partition: usize, owner: u64) {
+        lock(&self.target).note(Happening::TakenAway, &[partition as i64]);
         self.owners[partition] = None;
         if let Some(member) = self.member(owner) {
             member.untold.insert(partition);

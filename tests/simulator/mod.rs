@@ -16,20 +16,27 @@ mod random;
 mod source;
 mod target;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use group::Group;
+use target::Happening;
 
 /// Seeds that a run of the tests goes through; `EMBEDSINK_SEEDS` changes that.
 const SEEDS: u64 = 100_000;
 
-/// What a history came to: a number that another run of the same seed must give too.
-type Trace = u64;
+/// What a history came to. Another run of the same seed must come to the same.
+#[derive(Debug, PartialEq, Eq)]
+struct History {
+    /// All that happened, in its order, as one number.
+    trace: u64,
+    counts: BTreeMap<Happening, u64>,
+}
 
 /// Plays the history of a seed.
-fn play(seed: u64) -> Result<Trace, String> {
+fn play(seed: u64) -> Result<History, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.map_err(|fault| fault.to_string())?;
     let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(async { Group::new(seed).play().await })));
@@ -73,6 +80,18 @@ fn a_seed_gives_the_same_history_each_time() {
     for seed in 0..50 {
         assert_eq!(play(seed), play(seed), "seed {seed}");
     }
-    let traces: std::collections::BTreeSet<Trace> = (0..50).filter_map(|seed| play(seed).ok()).collect();
-    assert!(traces.len() > 45, "different seeds give different histories: {}", traces.len());
+}
+
+#[test]
+fn histories_hold_what_they_are_for() {
+    let mut counts: BTreeMap<Happening, u64> = BTreeMap::new();
+    for seed in 0..200 {
+        for (what, count) in play(seed).unwrap().counts {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    println!("in 200 histories: {counts:?}");
+    for what in Happening::ALL {
+        assert!(counts.get(&what).is_some_and(|count| *count >= 50), "{what:?} is too rare: {counts:?}");
+    }
 }

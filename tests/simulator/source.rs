@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::log::{Fate, Log};
 use super::random::Random;
-use super::target::{Shared, lock, number};
+use super::target::{Happening, Shared, lock, number};
 use crate::commit::CommitPoint;
 use crate::source::{
     Fetched, FetchedBuilder, HandOver, Partition, Retained, Source, SourceError, SourceEvent, SourceRecord,
@@ -133,6 +133,7 @@ impl SimulatedSource {
         if !self.over.is_empty() && self.random.chance(20) {
             let late = self.random.below(self.over.len());
             let (partition, tenure, offset) = self.over.swap_remove(late);
+            lock(&self.target).note(Happening::FetchedLate, &[]);
             return self.run(partition, tenure, offset).0;
         }
         let readable = |(partition, (tenure, next)): (&usize, &(Tenure, i64))| {
@@ -166,7 +167,7 @@ impl SimulatedSource {
                 }),
             }
         }
-        lock(&self.target).note(&[5, partition as i64, tenure.0, offset, to]);
+        lock(&self.target).note(Happening::Fetched, &[partition as i64, tenure.0, offset, to]);
         ((!builder.is_empty()).then(|| builder.finish()), to)
     }
 }

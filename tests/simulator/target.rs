@@ -36,6 +36,45 @@ pub(super) struct Target {
     pub(super) is_calm: bool,
     /// All that has happened, as one number.
     pub(super) trace: u64,
+    /// How often what has happened.
+    pub(super) counts: BTreeMap<Happening, u64>,
+}
+
+/// What can happen. How often each did says whether histories hold what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Happening {
+    Taken,
+    Committed,
+    FoundInLedger,
+    Fenced,
+    Refused,
+    Fetched,
+    FetchedLate,
+    Crash,
+    Leave,
+    HandOver,
+    TakenAway,
+    AnnouncedAgain,
+    AnswerLost,
+}
+
+impl Happening {
+    /// Everything that can happen.
+    pub(super) const ALL: [Self; 13] = [
+        Self::Taken,
+        Self::Committed,
+        Self::FoundInLedger,
+        Self::Fenced,
+        Self::Refused,
+        Self::Fetched,
+        Self::FetchedLate,
+        Self::Crash,
+        Self::Leave,
+        Self::HandOver,
+        Self::TakenAway,
+        Self::AnnouncedAgain,
+        Self::AnswerLost,
+    ];
 }
 
 /// A target that many share.
@@ -64,9 +103,10 @@ enum Answer {
 
 impl Target {
     /// Takes note of something that happened.
-    pub(super) fn note(&mut self, what: &[i64]) {
-        for number in what {
-            self.trace = (self.trace ^ *number as u64).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
+    pub(super) fn note(&mut self, what: Happening, details: &[i64]) {
+        *self.counts.entry(what).or_default() += 1;
+        for number in [what as u64].into_iter().chain(details.iter().map(|number| *number as u64)) {
+            self.trace = (self.trace ^ number).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
         }
     }
 
@@ -84,7 +124,7 @@ impl Target {
             last_timestamp: None,
         });
         let Stored { epoch, next_offset, last_timestamp } = *stored;
-        self.note(&[1, partition as i64, epoch, next_offset]);
+        self.note(Happening::Taken, &[partition as i64, epoch, next_offset]);
         Taken { tenure: Tenure(epoch), next_offset, stored: epoch > 1, last_timestamp }
     }
 
@@ -102,13 +142,17 @@ impl Target {
             };
             let lost = transaction.spans.iter().filter(|span| !moves(span) && !is_written(span));
             let lost: Vec<_> = lost.map(|span| (span.partition.clone(), span.tenure)).collect();
-            self.note(&[2, lost.len() as i64]);
-            return if lost.is_empty() { Answer::FoundInLedger } else { Answer::Fenced(lost) };
+            if lost.is_empty() {
+                self.note(Happening::FoundInLedger, &[]);
+                return Answer::FoundInLedger;
+            }
+            self.note(Happening::Fenced, &[lost.len() as i64]);
+            return Answer::Fenced(lost);
         }
         let refused = transaction.upserts.iter().filter(|(_, _, _, text)| is_poison(text));
         let refused: Vec<_> = refused.map(|(table, entry, _, _)| (*table, *entry)).collect();
         if !refused.is_empty() {
-            self.note(&[3, refused.len() as i64]);
+            self.note(Happening::Refused, &[refused.len() as i64]);
             return Answer::Refused(refused);
         }
         for (table, id) in &transaction.deletes {
@@ -126,7 +170,7 @@ impl Target {
             if let Some(stored) = self.offsets.get_mut(&number) {
                 (stored.next_offset, stored.last_timestamp) = (*to, *last_timestamp);
             }
-            self.note(&[4, number as i64, *to]);
+            self.note(Happening::Committed, &[number as i64, *to]);
         }
         Answer::Committed
     }
@@ -218,6 +262,7 @@ impl SimulatedWriter {
         if matches!(way, Way::LostBehind) {
             let time = self.time();
             tokio::time::sleep(time).await;
+            lock(&self.target).note(Happening::AnswerLost, &[]);
             return Err(connection_lost().await);
         }
         match answer.await {
