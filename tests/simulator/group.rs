@@ -170,7 +170,7 @@ impl Group {
             (50..=64, Some(_)) => self.hand_over(partition),
             (65..=79, Some(owner)) => self.take_away(partition, owner),
             (80..=99, Some(owner)) => {
-                let retained = self.retained(partition);
+                let retained = Retained { earliest: self.log.earliest, end: self.ends.of(partition) };
                 lock(&self.target).note(Happening::AnnouncedAgain, &[partition as i64, retained.end]);
                 if let Some(member) = self.member(owner) {
                     drop(member.notices.send(Notice::Assigned { partition, retained }));
