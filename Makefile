@@ -6,7 +6,7 @@ MINUTES ?= 30
 export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test test-fluvio chaos soak check clean-servers
+.PHONY: help setup up down build demo test test-fluvio chaos soak fuzz check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,11 @@ chaos: setup up ## kill, crash and rebalance by the hundreds; the figures are ke
 
 soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/soak.svg
 	cargo test --release --test chaos soak -- --nocapture
+
+EXECUTIONS ?= 10000000
+
+fuzz: ## try EXECUTIONS random records, configurations and secrets (default ten million) on two threads
+	EXECUTIONS=$(EXECUTIONS) cargo test --release --test fuzz -- --nocapture
 
 check: ## formatting and lints
 	cargo fmt --all --check

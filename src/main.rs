@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use embedsink::command::{self, Form, StatusOptions};
+use clap::{Parser, Subcommand, ValueEnum};
+use embedsink::command::{self, DlqCommand, Files, Form, StatusOptions};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -31,22 +31,22 @@ struct Arguments {
     log_format: LogFormat,
 }
 
-#[derive(Debug, Args)]
-struct Files {
-    /// The configuration file (connector.yaml is a commented example).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// A file of NAME=VALUE lines for ${{ secrets.NAME }}; without it they come from the environment.
-    #[arg(long, value_name = "FILE")]
-    secrets: Option<PathBuf>,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check the configuration file; opens no connection.
     Check {
         #[command(flatten)]
         files: Files,
+    },
+    /// Look at the records that could not be used, write them again, or delete them.
+    ///
+    /// They are kept in embedsink.dead_letters; a connector sees its own only, by meta.name. docs/dead-letters.md is
+    /// the guide.
+    ///
+    /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration or a missing right.
+    Dlq {
+        #[command(subcommand)]
+        command: DlqCommand,
     },
     /// Ask the connector that runs on this host how it is.
     ///
@@ -114,6 +114,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         (Some(Command::Migrate { files }), _) => {
             runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
         }
+        (Some(Command::Dlq { command }), _) => runtime.block_on(command::dlq(&command))?,
         (Some(Command::Status { config, secrets, socket, watch, json, prometheus }), _) => {
             let form = match (json, prometheus) {
                 (true, _) => Form::Json,

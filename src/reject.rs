@@ -45,11 +45,13 @@ pub enum RejectReason {
     TooLarge,
     /// The target refuses the row or the deletion: a constraint, a trigger, a value that does not fit.
     Refused,
+    /// A replay found a row that is at least as new. Never the verdict on a live record.
+    Superseded,
 }
 
 impl RejectReason {
     /// Every reason there is, in a fixed order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadJson,
         Self::InvalidUtf8,
         Self::MissingId,
@@ -67,6 +69,7 @@ impl RejectReason {
         Self::UnknownTable,
         Self::TooLarge,
         Self::Refused,
+        Self::Superseded,
     ];
 
     /// The word that stands in `embedsink.dead_letters.reason`.
@@ -89,6 +92,7 @@ impl RejectReason {
             Self::UnknownTable => "unknown_table",
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
+            Self::Superseded => "superseded",
         }
     }
 }

@@ -5,7 +5,9 @@
 //! proves that one had. Nothing else moves a position.
 
 mod ledger;
+pub(crate) mod letters;
 mod postgres;
+pub(crate) mod replay;
 pub(crate) mod topic;
 
 use std::future::Future;

@@ -6,15 +6,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
+mod cases;
 mod command;
 mod crash;
 mod damaged;
+mod dlq;
 mod group;
 mod memory;
 mod monitoring;
 mod outage;
 mod position;
+mod privileges;
 mod refused;
+mod secrecy;
 mod source;
 mod start;
 #[allow(dead_code, reason = "shared with the tests against Fluvio, which use the rest of it")]

@@ -1,4 +1,7 @@
-//! What to do about a failure. The table from SQLSTATE to decision; the only one.
+//! What to do about a failure. The table from SQLSTATE, lost connections and faults of the client to a decision; the
+//! only one.
+
+use crate::cause::Cause;
 
 /// What a caller does about an [`Error`](crate::Error).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +16,19 @@ pub enum Class {
     Fatal,
 }
 
+/// Decides by all that is known. That there is no SQLSTATE does not mean that the connection was lost: what the client
+/// itself finds wrong, it finds wrong again.
+pub(crate) fn classify(cause: &Cause) -> Class {
+    match cause {
+        // A database that takes no connections for now refuses with the code of a wrong state, and hangs up.
+        Cause::Server(error) if error.ended && error.code.code() == "55000" => Class::Transient,
+        Cause::Server(error) => classify_sqlstate(error.code.code()),
+        Cause::Closed(_) | Cause::Io { .. } | Cause::Timeout(_) | Cause::ReadOnly => Class::Transient,
+        Cause::Tls { .. } | Cause::Settings(_) => Class::Configuration,
+        Cause::Program(_) => Class::Fatal,
+    }
+}
+
 /// Decides by SQLSTATE alone. An unknown code is [`Class::Fatal`].
 pub fn classify_sqlstate(code: &str) -> Class {
     match code {
@@ -20,9 +36,10 @@ pub fn classify_sqlstate(code: &str) -> Class {
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Transient,
         // Lost a race for locks or for a serial order.
         "40001" | "40003" | "40P01" | "55P03" => Class::Transient,
-        // 57014: our own statement_timeout; nothing here cancels. 25P03: we were too slow between statements.
+        // 57014: the server's statement_timeout, as nothing here cancels, nor sends a COPY that it could abandon.
+        // 25P03: we were too slow between statements.
         "57014" | "25P03" => Class::Transient,
-        // Read-only: a failover left us with a standby, a fresh connection finds the primary.
+        // Read-only: a failover left us with a standby. A fresh connection, which takes no standby, finds the primary.
         "25006" => Class::Transient,
         // A follow-up of an earlier failure in the transaction; a fresh transaction has none.
         "25P02" => Class::Transient,
@@ -101,6 +118,16 @@ pub(crate) fn meaning(code: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::ServerError;
+
+    #[test]
+    fn a_database_that_takes_no_connections_is_transient_and_any_other_wrong_state_fatal() {
+        let class = |code, ended| classify(&Cause::Server(Box::new(ServerError::bare(code, ended))));
+        assert_eq!(class("55000", true), Class::Transient);
+        assert_eq!(class("55000", false), Class::Fatal);
+        assert_eq!(class("55006", true), Class::Fatal);
+        assert_eq!(class("23505", false), Class::Data);
+    }
 
     fn all(codes: &[&str], class: Class) {
         for code in codes {

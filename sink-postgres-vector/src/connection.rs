@@ -1,44 +1,23 @@
-//! One connection, the task that drives it, and the statements prepared on it.
+//! One connection, its limits, and the statements prepared on it.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    future::{Future, poll_fn},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::{JoinHandle, spawn_blocking},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_postgres::{
-    Client, NoTls, Socket, Statement,
-    config::{SslMode, TargetSessionAttrs},
+    Client, Statement,
     types::{Oid, ToSql, Type},
 };
 
 use crate::{
     cause::{Cause, Target},
+    driver::{self, Driver},
     error::Error,
     ident::Ident,
-    options::{ConnectOptions, Password, TlsMode},
+    options::ConnectOptions,
     session,
     table::VectorTable,
-    tls,
     transaction::Transaction,
 };
-
-/// How long the server's machine may be silent before the kernel gives the connection up: 5 s + 3 × 2 s when nothing
-/// is under way, 15 s when something sent is not acknowledged.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_RETRIES: u32 = 3;
-const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// How long a question to the catalog may take to be answered, beside a transaction.
 pub(crate) const QUESTION: Duration = Duration::from_secs(60);
@@ -66,11 +45,6 @@ const MAX_IDLE: u32 = 2_147_483;
 /// A parameter of a statement, with its type: what is sent unnamed needs it.
 pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Lets the server see within 5 s that we are gone, even in the middle of a statement, and free the locks. Servers
-/// before 14 have no such setting. It is a setting of the session, so a pooler's sessions are spared it.
-const NOTICE_OUR_END: &str = "select set_config(name, '5s', false) from pg_catalog.pg_settings \
-                              where name = 'client_connection_check_interval'";
-
 /// One session on the server. Dropping it ends the session; what was not committed is rolled back.
 ///
 /// After an error whose [`Error::is_closed`] is true, or once [`Connection::is_closed`], open a new one.
@@ -96,7 +70,7 @@ impl Connection {
     /// Cancel-safe: dropping the future drops the connection.
     pub async fn open(options: &ConnectOptions) -> Result<Self, Error> {
         let target = Arc::new(Target::of(options));
-        let cause = match timeout(options.connect_timeout, connect(options)).await {
+        let cause = match timeout(options.connect_timeout, driver::connect(options)).await {
             Ok(Ok((client, driver))) => {
                 return Ok(Self {
                     client,
@@ -244,93 +218,4 @@ impl Connection {
         };
         Error::new(action, cause).at(&self.target)
     }
-}
-
-/// The task that moves bytes, and what ended it.
-#[derive(Debug)]
-struct Driver {
-    task: JoinHandle<()>,
-    end: Arc<OnceLock<Cause>>,
-    /// The task was told to end. It does so only when it is its turn.
-    given_up: AtomicBool,
-}
-
-impl Driver {
-    fn give_up(&self) {
-        self.given_up.store(true, Ordering::Relaxed);
-        self.task.abort();
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn connect(options: &ConnectOptions) -> Result<(Client, Driver), Cause> {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host(&options.host)
-        .port(options.port)
-        .dbname(&options.database)
-        .user(&options.user)
-        .application_name(&options.application_name)
-        .connect_timeout(options.connect_timeout)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(UNACKNOWLEDGED)
-        .target_session_attrs(TargetSessionAttrs::ReadWrite);
-    if let Some(password) = &options.password {
-        config.password(Password::reveal(password));
-    }
-    let socket = options.host.starts_with('/');
-    let connector = if socket || options.tls.mode == TlsMode::Disable {
-        None
-    } else {
-        let tls = options.tls.clone();
-        let connector = spawn_blocking(move || tls::connector(&tls)).await;
-        connector.map_err(|error| Cause::Program(error.to_string()))??
-    };
-    let (client, driver) = match connector {
-        None => {
-            let connected = config.ssl_mode(SslMode::Disable).connect(NoTls).await;
-            let (client, connection) = connected.map_err(|error| Cause::of(&error))?;
-            (client, spawn(connection))
-        }
-        Some(connector) => {
-            let connected = config.ssl_mode(SslMode::Require).connect(connector).await;
-            let (client, connection) = connected.map_err(|error| Cause::of(&error))?;
-            (client, spawn(connection))
-        }
-    };
-    if options.prepared {
-        client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
-    }
-    Ok((client, driver))
-}
-
-/// Drives by hand rather than by awaiting the connection: that would log the server's notices, and a notice of a
-/// trigger can quote a row.
-fn spawn<T>(mut connection: tokio_postgres::Connection<Socket, T>) -> Driver
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let end = Arc::new(OnceLock::new());
-    let reason = Arc::clone(&end);
-    let task = tokio::spawn(async move {
-        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-            if let Err(error) = message {
-                // Set before the connection is dropped, so whoever waits for an answer can read it.
-                reason.get_or_init(|| Cause::of(&error));
-                break;
-            }
-        }
-    });
-    Driver { task, end, given_up: AtomicBool::new(false) }
 }

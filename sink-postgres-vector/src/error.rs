@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::{
     cause::{Cause, Target},
-    class::{Class, classify_sqlstate},
+    class::{Class, classify},
     ident::Ident,
 };
 
@@ -65,12 +65,7 @@ impl Error {
 
     /// What to do about it.
     pub fn class(&self) -> Class {
-        match &self.0.cause {
-            Cause::Server(error) => classify_sqlstate(error.code.code()),
-            Cause::Closed(_) | Cause::Io { .. } | Cause::Timeout(_) | Cause::ReadOnly => Class::Transient,
-            Cause::Tls { .. } | Cause::Settings(_) => Class::Configuration,
-            Cause::Program(_) => Class::Fatal,
-        }
+        classify(&self.0.cause)
     }
 
     /// The server's code: of its answer, or of what it said when it ended the connection.

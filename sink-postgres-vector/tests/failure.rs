@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use sink_postgres_vector::{Class, Connection, Deletion, Error, Overwrite, VectorRow};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::support::{Database, one, options, row, run, write};
 
@@ -379,4 +382,62 @@ async fn a_right_taken_away_is_named_with_its_grant() {
     run(&owner, grant.split_once("\": ").unwrap().1).await;
     assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
     run(&owner, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_vector_of_another_dimension_is_data() {
+    let (_database, mut connection, table) = Database::with_table(3).await;
+    for embedding in [&[1.0, 2.0][..], &[1.0, 2.0, 3.0, 4.0]] {
+        let mut transaction = connection.begin().await.unwrap();
+        let error =
+            transaction.upsert(&table, &[row("a", "x", embedding)], Overwrite::Always).await.unwrap_err();
+        assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Data, "22000"), "{error}");
+        transaction.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_connections_is_waited_for() {
+    let database = Database::create().await;
+    let server = Connection::open(&options("postgres")).await.unwrap();
+    run(&server, &format!("alter database {} allow_connections false", database.name())).await;
+    let error = Connection::open(&database.options()).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate().unwrap().code()), (Class::Transient, "55000"), "{error}");
+}
+
+#[tokio::test]
+async fn names_that_a_function_made_up_are_not_shown() {
+    let (_database, mut connection, table) = Database::with_table(1).await;
+    run(
+        &connection,
+        "create function refuse() returns trigger language plpgsql as $$ begin
+           raise exception using errcode = '23514', constraint = new.text, table = new.text, column = new.text;
+         end $$;
+         create trigger refuse before insert on embeddings for each row execute function refuse()",
+    )
+    .await;
+    let mut transaction = connection.begin().await.unwrap();
+    let error = transaction.upsert(&table, &[row("a", CANARY, &[1.0])], Overwrite::Always).await.unwrap_err();
+    assert_eq!(error.sqlstate().unwrap().code(), "23514");
+    assert!(!everything(&error).contains(CANARY), "{}", everything(&error));
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pooler_that_lost_its_server_ends_the_session_in_its_own_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = options("postgres");
+    options.port = listener.local_addr().unwrap().port();
+    let pooler = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut startup = vec![0; socket.read_u32().await.unwrap() as usize - 4];
+        socket.read_exact(&mut startup).await.unwrap();
+        let fields = b"SFATAL\0C08P01\0Mserver conn crashed?\0\0";
+        let len = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        socket.write_all(&[b"E", &len[..], fields].concat()).await.unwrap();
+    };
+    let (error, ()) = tokio::join!(Connection::open(&options), pooler);
+    let error = error.unwrap_err();
+    assert_eq!((error.class(), error.is_closed()), (Class::Transient, true), "{error}");
+    assert!(error.to_string().contains("server conn crashed?"), "{error}");
 }

@@ -6,6 +6,7 @@ mod contract;
 mod deadline;
 mod failure;
 mod migrate;
+mod names;
 mod overwrite;
 mod pooled;
 mod rows;

@@ -9,12 +9,15 @@ use std::{
     thread,
 };
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, Stream,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::danger::ClientCertVerifier,
 };
+use sha2::{Digest, Sha256};
 use sink_postgres_vector::{Class, ClientCertificate, Connection, Error, Password, Tls, TlsMode};
 
 use crate::support::options;
@@ -36,8 +39,14 @@ impl Authority {
 
     /// A certificate for the name, and its key.
     fn issue(&self, name: &str) -> (Certificate, KeyPair) {
+        self.issue_until(name, 4096)
+    }
+
+    /// One that is good until a year begins.
+    fn issue_until(&self, name: &str, year: i32) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
@@ -52,7 +61,13 @@ impl Authority {
 
     /// Serves one connection with a certificate for the name. Gives the port.
     fn serve(&self, name: &str) -> u16 {
-        self.serve_whoever(name, rustls::server::WebPkiClientVerifier::no_client_auth())
+        self.serve_whoever(self.issue(name), rustls::server::WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// Serves one connection with a certificate for the name that is no longer good. Gives the port.
+    fn serve_expired(&self, name: &str) -> u16 {
+        let expired = self.issue_until(name, 2020);
+        self.serve_whoever(expired, rustls::server::WebPkiClientVerifier::no_client_auth())
     }
 
     /// Serves one connection to a client with a certificate of this authority. Gives the port.
@@ -62,19 +77,11 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
             rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        self.serve_whoever(name, verifier.unwrap())
+        self.serve_whoever(self.issue(name), verifier.unwrap())
     }
 
-    fn serve_whoever(&self, name: &str, clients: Arc<dyn ClientCertVerifier>) -> u16 {
-        let (certificate, key) = self.issue(name);
-        let certificate: CertificateDer<'static> = certificate.der().clone();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
+    fn serve_whoever(&self, own: (Certificate, KeyPair), clients: Arc<dyn ClientCertVerifier>) -> u16 {
+        let config = server_config(own, clients);
         serve(move |mut socket| {
             let mut session = ServerConnection::new(Arc::new(config)).unwrap();
             socket.write_all(b"S").unwrap();
@@ -85,6 +92,20 @@ impl Authority {
             }
         })
     }
+}
+
+fn server_config(
+    (certificate, key): (Certificate, KeyPair),
+    clients: Arc<dyn ClientCertVerifier>,
+) -> ServerConfig {
+    let certificate: CertificateDer<'static> = certificate.der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(vec![certificate], key)
+        .unwrap()
 }
 
 impl Drop for Authority {
@@ -140,6 +161,8 @@ async fn verify_full_wants_the_authority_and_the_name() {
     refused(&wrong_name, "not valid for name", "verify-ca");
     let wrong_authority = connect(ours.serve("127.0.0.1"), "127.0.0.1", full, Some(&other.file)).await;
     refused(&wrong_authority, "invalid peer certificate", "ca-file");
+    let expired = connect(ours.serve_expired("127.0.0.1"), "127.0.0.1", full, Some(&ours.file)).await;
+    refused(&expired, "expired", "Renew the server's certificate");
 }
 
 #[tokio::test]
@@ -149,6 +172,8 @@ async fn verify_ca_wants_the_authority_and_any_name() {
     accepted(&connect(ours.serve("db.example.com"), "127.0.0.1", ca, Some(&ours.file)).await);
     let wrong_authority = connect(ours.serve("127.0.0.1"), "127.0.0.1", ca, Some(&other.file)).await;
     refused(&wrong_authority, "invalid peer certificate", "ca-file");
+    let expired = connect(ours.serve_expired("127.0.0.1"), "127.0.0.1", ca, Some(&ours.file)).await;
+    refused(&expired, "expired", "Renew the server's certificate");
 }
 
 #[tokio::test]
@@ -172,7 +197,7 @@ async fn a_server_that_asks_who_connects_is_shown_the_certificate() {
     // One that does not ask is not bothered by it.
     accepted(&connect(ours.serve("127.0.0.1"), Some(known.clone())).await);
     let stranger = connect(ours.serve_known("127.0.0.1"), None).await;
-    assert_ne!(stranger.sqlstate().map(|code| code.code()), Some("57P03"), "{stranger}");
+    refused(&stranger, "CertificateRequired", "cert-file");
 
     let other = ours.client("other");
     let mixed = ClientCertificate { cert_file: known.cert_file.clone(), key_file: other.key_file.clone() };
@@ -244,4 +269,97 @@ async fn a_missing_and_a_wrong_password_are_configuration() {
     let wrong = Connection::open(&options).await.unwrap_err();
     refused(&wrong, "the password is wrong", "Correct the user or the password");
     assert!(!format!("{wrong:?}").contains("canary"));
+}
+
+/// Asks over TLS for a password by these mechanisms. Gives the port, and then what the client answered: the mechanism,
+/// its first message, and its last one.
+fn ask_by(
+    authority: &Authority,
+    mechanisms: &'static str,
+) -> (u16, thread::JoinHandle<[String; 3]>, Vec<u8>) {
+    let own = authority.issue("127.0.0.1");
+    let certificate = own.0.der().to_vec();
+    let config = server_config(own, rustls::server::WebPkiClientVerifier::no_client_auth());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.read_exact(&mut [0; 8]).unwrap();
+        socket.write_all(b"S").unwrap();
+        let mut session = ServerConnection::new(Arc::new(config)).unwrap();
+        let mut stream = Stream::new(&mut session, &mut socket);
+        let mut startup = [0; 4];
+        stream.read_exact(&mut startup).unwrap();
+        stream.read_exact(&mut vec![0; u32::from_be_bytes(startup) as usize - 4]).unwrap();
+        stream.write_all(&authentication(10, &format!("{mechanisms}\0"))).unwrap();
+        let chosen = message(&mut stream);
+        let end = chosen.iter().position(|byte| *byte == 0).unwrap();
+        let mechanism = String::from_utf8(chosen[..end].to_vec()).unwrap();
+        let first = String::from_utf8(chosen[end + 5..].to_vec()).unwrap();
+        let nonce = first.split_once(",r=").unwrap().1;
+        stream.write_all(&authentication(11, &format!("r={nonce}more,s=c2FsdA==,i=4096"))).unwrap();
+        let last = String::from_utf8(message(&mut stream)).unwrap();
+        stream.write_all(&fatal("28P01", "wrong")).unwrap();
+        [mechanism, first, last]
+    });
+    (port, answers, certificate)
+}
+
+fn authentication(kind: u32, data: &str) -> Vec<u8> {
+    let len = u32::try_from(data.len() + 8).unwrap();
+    [b"R", &len.to_be_bytes()[..], &kind.to_be_bytes(), data.as_bytes()].concat()
+}
+
+/// What stands in the next message, without its kind and length.
+fn message(stream: &mut impl Read) -> Vec<u8> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut three = [0; 4];
+        three[1..=chunk.len()].copy_from_slice(chunk);
+        let number = u32::from_be_bytes(three);
+        for place in 0..4 {
+            match place <= chunk.len() {
+                true => text.push(char::from(DIGITS[(number >> (18 - 6 * place)) as usize & 63])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_password_is_bound_to_the_certificate_when_the_server_offers_it() {
+    let ours = Authority::new("scram");
+    let mut options = options("postgres");
+    options.host = "127.0.0.1".into();
+    options.password = Some(Password::new("canary"));
+    options.tls = Tls { mode: TlsMode::VerifyFull, ca_file: Some(ours.file.clone()), client: None };
+
+    for offered in ["SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0", "SCRAM-SHA-256\0SCRAM-SHA-256-PLUS\0"] {
+        let (port, answers, certificate) = ask_by(&ours, offered);
+        options.port = port;
+        refused(&Connection::open(&options).await.unwrap_err(), "the password is wrong", "Correct the user");
+        let [mechanism, first, last] = answers.join().unwrap();
+        assert_eq!(mechanism, "SCRAM-SHA-256-PLUS");
+        assert!(first.starts_with("p=tls-server-end-point,,"), "{first}");
+        let binding = [b"p=tls-server-end-point,,", &Sha256::digest(certificate)[..]].concat();
+        assert!(last.starts_with(&format!("c={},", base64(&binding))), "{last}");
+    }
+
+    // Whoever took the offer out on the way is found out by the server: the client says that it would have bound.
+    let (port, answers, _) = ask_by(&ours, "SCRAM-SHA-256\0");
+    options.port = port;
+    refused(&Connection::open(&options).await.unwrap_err(), "the password is wrong", "Correct the user");
+    let [mechanism, first, _] = answers.join().unwrap();
+    assert_eq!(mechanism, "SCRAM-SHA-256");
+    assert!(first.starts_with("y,,"), "{first}");
 }

@@ -18,6 +18,8 @@ use crate::error::ConnectorError;
 use crate::framework::monitoring::{self, Document};
 use crate::monitoring::Phase;
 
+pub(super) use table::plain;
+
 /// Exit code: it runs, but is not healthy.
 const NOT_HEALTHY: u8 = 1;
 /// Exit code: nobody answers, or somebody else.

@@ -270,11 +270,11 @@ fn overwrite(changes: &TableChanges<'_>) -> Overwrite {
     if changes.skip_stale { Overwrite::NotNewer } else { Overwrite::Always }
 }
 
-fn deletion<'a>(deletion: &Deletion<'a>) -> pg::Deletion<'a> {
+pub(super) fn deletion<'a>(deletion: &Deletion<'a>) -> pg::Deletion<'a> {
     pg::Deletion { id: deletion.id, timestamp: deletion.timestamp }
 }
 
-fn vector_row<'a>(row: &Row<'a>) -> VectorRow<'a> {
+pub(super) fn vector_row<'a>(row: &Row<'a>) -> VectorRow<'a> {
     VectorRow {
         id: row.id,
         text: row.text,

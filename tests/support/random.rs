@@ -19,6 +19,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Another generator, whose choices follow from this one's seed.
+    pub(crate) fn split(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

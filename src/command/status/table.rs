@@ -133,7 +133,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// Text of another process, without what a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
+pub(in crate::command) fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 

@@ -1,0 +1,325 @@
+//! Dead letters as people deal with them: `embedsink dlq list | show | replay | purge`.
+
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::support::connector::Connector;
+use crate::support::kafka::{Topic, TopicProducer};
+use crate::support::postgres::{Database, one, positions, run};
+use crate::support::record::Shape;
+
+const PLAIN: Shape =
+    Shape { tables: &[("embeddings", 3)], partitions: 1, ids: 20, tombstones: 10, damaged: 0 };
+
+/// A second table, which the connector does not know at first.
+const ARTICLES: &str = "\narticles: {dimensions: 3}";
+
+/// A connector with its database and topic, and what was sent so far.
+struct Office {
+    connector: Connector,
+    database: Database,
+    topic: Topic,
+    client: Client,
+    sent: usize,
+}
+
+impl Office {
+    async fn open() -> Self {
+        let (database, topic) = (Database::create().await, Topic::create(1).await);
+        let connector = Connector::restless(&topic, &database, &PLAIN);
+        connector.migrate().await;
+        let client = database.connect().await;
+        Self { connector, database, topic, client, sent: 0 }
+    }
+
+    /// Sends records, each with a timestamp of its own, and lets the connector take them.
+    async fn takes(&mut self, payloads: &[&[u8]]) {
+        let producer = TopicProducer::new(&self.topic);
+        for payload in payloads {
+            self.sent += 1;
+            producer.send(0, 1_000 * self.sent as i64, None, Some(payload));
+        }
+        producer.finish();
+        let mut process = self.connector.start();
+        process.settles(&self.client, self.sent).await;
+        process.stop().await;
+    }
+
+    /// The arguments of `dlq`, with the configuration as it is now.
+    fn arguments<'a>(&self, path: &'a str, words: &'a str) -> Vec<&'a str> {
+        self.connector.write();
+        let words = words.split_whitespace();
+        let command = words.clone().take(1);
+        ["dlq"].into_iter().chain(command).chain(["--config", path]).chain(words.skip(1)).collect()
+    }
+
+    /// What `dlq` prints.
+    async fn dlq(&self, words: &str) -> String {
+        let path = self.connector.path();
+        self.connector.run(&self.arguments(&path, words)).outputs().await
+    }
+
+    /// What `dlq` logs when it ends with this code.
+    async fn dlq_fails(&self, code: i32, words: &str) -> String {
+        let path = self.connector.path();
+        self.connector.run(&self.arguments(&path, words)).ends_with(code).await
+    }
+
+    /// The letters that `dlq list` gives with these filters.
+    async fn list(&self, filters: &str) -> Vec<Value> {
+        let text = self.dlq(&format!("list --json {filters}")).await;
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Their offsets.
+    async fn offsets(&self, filters: &str) -> Vec<i64> {
+        self.list(filters).await.iter().map(|letter| letter["offset"].as_i64().unwrap()).collect()
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        one(&self.client, &format!("select count(*) from {sql}")).await
+    }
+
+    /// Everything that a replay could change, but for the clock.
+    async fn state(&self) -> String {
+        one(
+            &self.client,
+            "select (select coalesce(string_agg(l::text, '|' order by id), '') from
+                      (select id, reason, sqlstate, message, tries, table_name from embedsink.dead_letters) as l)
+                 || (select coalesce(string_agg(e::text || e.xmin::text, '|' order by id), '') from embeddings as e)
+                 || (select string_agg(o::text, '|') from embedsink.offsets as o)",
+        )
+        .await
+    }
+}
+
+fn article(id: &str, text: &str) -> Vec<u8> {
+    format!(r#"{{"id": "{id}", "embedding": [1, 2, 3], "text": "{text}", "table_name": "articles"}}"#)
+        .into_bytes()
+}
+
+fn row(id: &str, text: &str) -> Vec<u8> {
+    format!(r#"{{"id": "{id}", "embedding": [1, 2, 3], "text": "{text}"}}"#).into_bytes()
+}
+
+/// Two good records, and between them one for each of five reasons.
+const MIXED: [&[u8]; 7] = [
+    br#"{"id": "a", "embedding": [1, 2, 3]}"#,
+    br#"{"id": "a", "embedding": [1, 2,"#,
+    br#"{"id": "a", "embedding": [1, 2]}"#,
+    br#"{"id": "a", "embedding": [1, 2, 3], "table_name": "articles"}"#,
+    br#"{"embedding": [1, 2, 3]}"#,
+    b"\xff\xfe",
+    br#"{"id": "b", "embedding": [1, 2, 3]}"#,
+];
+
+#[tokio::test]
+async fn letters_are_found_by_each_filter_and_only_by_their_own_connector() {
+    let mut office = Office::open().await;
+    office.takes(&MIXED).await;
+    assert_eq!(office.offsets("").await, [1, 2, 3, 4, 5]);
+    assert_eq!(office.offsets("--reason bad_json").await, [1]);
+    assert_eq!(office.offsets("--reason missing_id --reason wrong_dimension").await, [2, 4]);
+    assert_eq!(office.offsets("--table embeddings").await, [2]);
+    assert_eq!(office.offsets("--partition 0 --offset 2..4").await, [2, 3, 4]);
+    assert_eq!(office.offsets("--offset 5").await, [5]);
+    assert_eq!(office.offsets("--partition 1").await, [0_i64; 0]);
+    assert_eq!(office.offsets(&format!("--topic {}", office.topic.name())).await.len(), 5);
+    assert_eq!(office.offsets("--topic other").await, [0_i64; 0]);
+    assert_eq!(office.offsets("--since 1h").await.len(), 5);
+    assert_eq!(office.offsets("--since 2099-01-01T00:00:00Z").await, [0_i64; 0]);
+    assert_eq!(office.offsets("--until 1h").await, [0_i64; 0]);
+    let all = office.list("").await;
+    assert_eq!(office.list(&format!("--id {}", all[1]["id"])).await, all[1..2]);
+    let (reason, message) = (all[0]["reason"].as_str().unwrap(), all[0]["message"].as_str().unwrap());
+    assert!(reason == "bad_json" && !message.is_empty(), "{:?}", all[0]);
+    let since = all[0]["first_seen"].as_str().unwrap();
+    assert_eq!(office.offsets(&format!("--since {since}")).await.len(), 5, "its own times are understood");
+
+    let table = office.dlq("list --limit 2").await;
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains("bad_json") && table.contains("first seen"), "{table}");
+    let path = office.connector.path();
+    let process = office.connector.run(&office.arguments(&path, "list --limit 2"));
+    assert!(process.ends_with(0).await.contains("3 more"));
+    assert!(office.dlq("list --reason too_large").await.contains("no dead letters"));
+
+    run(&office.client, "update embedsink.dead_letters set connector = 'another'").await;
+    assert_eq!(office.offsets("").await, [0_i64; 0]);
+    let id = all[0]["id"].as_i64().unwrap();
+    assert!(office.dlq_fails(1, &format!("show {id}")).await.contains("has no dead letter"));
+    office.dlq("purge --yes").await;
+    office.dlq("replay").await;
+    assert_eq!(office.count("embedsink.dead_letters where tries = 1").await, 5);
+}
+
+#[tokio::test]
+async fn a_letter_is_shown_whole_and_its_payload_byte_for_byte() {
+    let mut office = Office::open().await;
+    let producer = TopicProducer::new(&office.topic);
+    producer.send(0, 1_700_000_000_000, Some(b"key-1"), Some(b"{\"id\": 1}"));
+    producer.finish();
+    office.sent = 1;
+    office.takes(&[b"\xff\x00\x1b[31m"]).await;
+    let letters = office.list("").await;
+    let shown = office.dlq(&format!("show {}", letters[0]["id"])).await;
+    for part in ["bad_id", "key-1", "2023-11-14T22:13:20", "{\"id\": 1}", "9 bytes", "offset 0"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let shown = office.dlq(&format!("show {}", letters[1]["id"])).await;
+    assert!(shown.contains("base64 /wAbWzMxbQ=="), "{shown}");
+    let path = office.connector.path();
+    let words = format!("show {} --payload", letters[1]["id"]);
+    let process = office.connector.run(&office.arguments(&path, &words));
+    let output = process.output().to_owned();
+    process.ends_with(0).await;
+    assert_eq!(std::fs::read(output).unwrap(), b"\xff\x00\x1b[31m");
+}
+
+#[tokio::test]
+async fn a_purge_deletes_what_the_filters_say_and_never_without_consent() {
+    let mut office = Office::open().await;
+    office.takes(&MIXED).await;
+    assert!(office.dlq("purge --reason bad_json --dry-run").await.contains("would delete 1 dead letter;"));
+    let refused = office.dlq_fails(1, "purge").await;
+    assert!(refused.contains("Add a filter, or --yes"), "{refused}");
+    let refused = office.dlq_fails(1, "purge --reason bad_json").await;
+    assert!(refused.contains("no terminal"), "{refused}");
+    assert_eq!(office.offsets("").await, [1, 2, 3, 4, 5]);
+    assert!(office.dlq("purge --reason bad_json --yes").await.contains("deleted 1 dead letter\n"));
+    assert!(office.dlq("purge --offset 4..9 --yes").await.contains("deleted 2 dead letters"));
+    assert_eq!(office.offsets("").await, [2, 3]);
+    assert!(office.dlq("purge --yes").await.contains("deleted 2 dead letters"));
+    assert_eq!(office.offsets("").await, [0_i64; 0]);
+    assert_eq!(office.count("embeddings").await, 2, "rows are not touched");
+}
+
+#[tokio::test]
+async fn once_the_configuration_is_mended_a_replay_writes_what_can_be_used_and_keeps_the_rest() {
+    let mut office = Office::open().await;
+    let articles: Vec<Vec<u8>> =
+        (0..700).map(|n| article(&format!("id-{}", n % 350), &format!("text {n}"))).collect();
+    let records: Vec<&[u8]> = MIXED.into_iter().chain(articles.iter().map(Vec::as_slice)).collect();
+    office.takes(&records).await;
+    assert_eq!(office.count("embedsink.dead_letters").await, 705);
+    let nothing = office.dlq("replay").await;
+    assert!(nothing.contains("0 written") && nothing.contains("705 still refused"), "{nothing}");
+    assert_eq!(office.count("embedsink.dead_letters where tries = 2").await, 705);
+
+    office.connector.tables.push_str(ARTICLES);
+    let text = office.dlq_fails(78, "replay").await;
+    assert!(text.contains("table articles"), "it makes no tables: {text}");
+    office.connector.migrate().await;
+    let before = office.state().await;
+    let positions_before = positions(&office.client, office.topic.name()).await;
+    let tried = office.dlq("replay --dry-run").await;
+    assert!(tried.contains("would replay 705") && tried.contains("701 written"), "{tried}");
+    assert_eq!(office.state().await, before, "a dry run changes nothing");
+    assert_eq!(office.count("articles").await, 0);
+
+    let told = office.dlq("replay").await;
+    assert!(told.contains("replayed 705") && told.contains("701 written"), "{told}");
+    assert!(told.contains("4 still refused") && told.contains("bad_json 1"), "{told}");
+    assert_eq!(office.count("articles").await, 351);
+    let in_order = "articles where id = 'a' or text = 'text ' || (substr(id, 4)::int + 350)";
+    assert_eq!(office.count(in_order).await, 351, "the last record of a key wins");
+    assert_eq!(office.offsets("").await, [1, 2, 4, 5]);
+    assert_eq!(office.count("embedsink.dead_letters where tries = 3 and last_tried > first_seen").await, 4);
+    assert_eq!(positions(&office.client, office.topic.name()).await, positions_before);
+
+    let rows = "select string_agg(a::text || a.xmin::text, '|' order by id) from articles as a";
+    let written: String = one(&office.client, rows).await;
+    assert!(office.dlq("replay").await.contains("0 written"));
+    assert_eq!(one::<String>(&office.client, rows).await, written, "a second replay changes no row");
+    assert_eq!(office.offsets("").await, [1, 2, 4, 5], "and no letter comes or goes");
+}
+
+#[tokio::test]
+async fn a_replay_never_overwrites_a_row_that_is_at_least_as_new() {
+    let mut office = Office::open().await;
+    office.takes(&[&article("n", "old"), &article("m", "only"), &article("d", "deleted later")]).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.takes(&[&article("n", "new")]).await;
+    let told = office.dlq("replay").await;
+    assert!(told.contains("2 written, 1 superseded"), "{told}");
+    let text: String = one(&office.client, "select text from articles where id = 'n'").await;
+    assert_eq!(text, "new");
+    let left = office.list("").await;
+    assert!(left.len() == 1 && left[0]["reason"] == "superseded" && left[0]["tries"] == 2, "{left:?}");
+
+    assert!(office.dlq("replay").await.contains("replayed 0 dead letters"), "it is left out from now on");
+    let told = office.dlq("replay --reason superseded").await;
+    assert!(told.contains("0 written, 1 superseded"), "unless it is asked for: {told}");
+    assert!(office.dlq("purge --reason superseded --yes").await.contains("deleted 1 dead letter"));
+    assert_eq!(office.count("embedsink.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn what_postgres_refuses_stays_until_the_table_is_altered() {
+    let mut office = Office::open().await;
+    let refuse = "
+        alter table embeddings add constraint no_bad check (text is distinct from 'bad');
+        create function judge() returns trigger language plpgsql as $$
+        begin if new.text = 'late' then raise exception 'no' using errcode = '22023'; end if; return null; end $$;
+        create constraint trigger judge after insert or update on embeddings
+          deferrable initially deferred for each row execute function judge();";
+    run(&office.client, refuse).await;
+    office.takes(&[&row("a", "bad"), &row("b", "late"), &row("c", "good")]).await;
+    assert_eq!(office.offsets("--reason refused").await, [0, 1]);
+    // A letter that can be used, between two that cannot.
+    run(
+        &office.client,
+        "insert into embedsink.dead_letters (connector, topic, partition, \"offset\", key, payload, reason, message)
+         select connector, topic, partition, 7, 'k', convert_to('{\"embedding\": [1, 2, 3]}', 'utf8'), 'bad_field', 'x'
+         from embedsink.dead_letters limit 1",
+    )
+    .await;
+    let told = office.dlq("replay").await;
+    assert!(told.contains("1 written") && told.contains("(refused 2)"), "{told}");
+    assert_eq!(office.count("embeddings where id in ('c', 'k')").await, 2);
+    let states: Vec<String> =
+        office.list("").await.iter().map(|letter| letter["sqlstate"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(states, ["23514", "22023"]);
+
+    run(&office.client, "alter table embeddings drop constraint no_bad; drop trigger judge on embeddings")
+        .await;
+    assert!(office.dlq("replay").await.contains("2 written, 0 superseded"));
+    assert_eq!(office.count("embeddings").await, 4);
+    assert_eq!(office.count("embedsink.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn a_letter_whose_payload_was_cut_is_not_replayed_but_told() {
+    let mut office = Office::open().await;
+    office.connector.more.push_str("\nerrors: {max-payload: 1KiB}");
+    let large = article("a", &"x".repeat(2_000));
+    office.takes(&[&large]).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    let told = office.dlq("replay").await;
+    let whole = format!("only 1024 of {} bytes", large.len());
+    let place = format!("the whole record is at {}[0] offset 0", office.topic.name());
+    assert!(told.contains("replayed 0") && told.contains(&whole) && told.contains(&place), "{told}");
+    let letters = office.list("").await;
+    assert!(letters[0]["is_cut"] == true && letters[0]["tries"] == 1, "{letters:?}");
+}
+
+#[tokio::test]
+async fn a_missing_right_is_told_with_the_grant_that_mends_it() {
+    let mut office = Office::open().await;
+    office.takes(&MIXED).await;
+    let role = format!("{}_reader", office.database.name());
+    let grants = format!(
+        "create role {role} login; grant usage on schema embedsink to {role};
+         grant select on embedsink.migrations to {role}; grant select, insert on embedsink.dead_letters to {role}"
+    );
+    run(&office.client, &grants).await;
+    office.connector.postgres = office.connector.postgres.replace("postgres@", &format!("{role}@"));
+    assert_eq!(office.offsets("").await.len(), 5, "to look at letters, reading them is enough");
+    let text = office.dlq_fails(78, "purge --yes").await;
+    assert!(text.contains(&format!("grant delete on embedsink.dead_letters to {role}")), "{text}");
+    let text = office.dlq_fails(78, "replay").await;
+    assert!(text.contains(&format!("grant update, delete on embedsink.dead_letters to {role}")), "{text}");
+    assert_eq!(office.count("embedsink.dead_letters").await, 5);
+    run(&office.client, &format!("drop owned by {role}; drop role {role}")).await;
+}
