@@ -2,10 +2,11 @@
 
 POSTGRES_PORT ?= 5432
 KAFKA_PORT ?= 9092
-export POSTGRES_PORT KAFKA_PORT
+MINUTES ?= 30
+export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test test-fluvio fuzz check clean-servers
+.PHONY: help setup up down build demo test test-fluvio fuzz chaos soak check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,10 +57,16 @@ EXECUTIONS ?= 10000000
 fuzz: ## try EXECUTIONS random records, configurations and secrets (default ten million) on two threads
 	EXECUTIONS=$(EXECUTIONS) cargo test --release --test fuzz -- --nocapture
 
+chaos: setup up ## kill, crash and rebalance by the hundreds; the figures are kept in target/chaos.txt
+	cargo test --release --test chaos -- --skip soak --test-threads 1 --nocapture
+
+soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/soak.svg
+	cargo test --release --test chaos soak -- --nocapture
+
 check: ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	cargo clippy --release --test fluvio -- -D warnings
+	cargo clippy --release --test fluvio --test chaos -- -D warnings
 
 clean-servers: ## stop the servers and delete their programs and data
 	@dev/servers clean

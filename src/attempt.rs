@@ -104,7 +104,7 @@ pub(crate) async fn write_until_settled<W: Writer>(
             Ok(Written::Refused(refusals)) => {
                 batch.refuse(refusals);
                 if gate.tolerance == Tolerance::None
-                    && let Some(rejected) = batch.rejected().last()
+                    && let Some(rejected) = batch.rejected().min_by_key(|rejected| rejected.offset)
                 {
                     let (partition, offset) = (rejected.partition.clone(), rejected.offset);
                     let reject = rejected.reject.clone();

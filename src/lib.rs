@@ -41,3 +41,8 @@ pub mod command;
 pub mod lifecycle;
 pub mod monitoring;
 mod target;
+
+// It is given receipts and a pipeline that nobody outside may have.
+#[cfg(test)]
+#[path = "../tests/simulator/mod.rs"]
+mod simulator;

@@ -186,7 +186,7 @@ async fn flow<S: Source>(
         Err(error) => return (true, Err(error.into())),
     };
     monitor.enter(Phase::Starting, "waiting for partitions");
-    let mut pipeline = match join(source, settings, tables, monitor) {
+    let mut pipeline = match join(source, settings, tables, monitor).await {
         Ok(pipeline) => pipeline,
         Err(error) => return (true, Err(error)),
     };
@@ -199,7 +199,7 @@ async fn flow<S: Source>(
     (drained, ended.and(finished))
 }
 
-fn join<S: Source>(
+async fn join<S: Source>(
     source: S,
     settings: &Settings,
     tables: &[VectorTable],
@@ -208,7 +208,9 @@ fn join<S: Source>(
     let writers = (0..lane_count()).map(|_| target::writer(settings, tables)).collect();
     let letters = match (&settings.source, &settings.errors.dead_letter_topic) {
         (SourceSettings::Kafka(kafka), Some(topic)) => {
-            Some(LetterTopic::new(kafka, topic, &settings.connector)?)
+            let letters = LetterTopic::new(kafka, topic, &settings.connector)?;
+            letters.look().await.map_err(WriteError::from)?;
+            Some(letters)
         }
         _ => None,
     };

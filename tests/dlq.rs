@@ -208,7 +208,7 @@ async fn once_the_configuration_is_mended_a_replay_writes_what_can_be_used_and_k
 
     office.connector.tables.push_str(ARTICLES);
     let text = office.dlq_fails(78, "replay").await;
-    assert!(text.contains("table articles"), "it makes no tables: {text}");
+    assert!(text.contains("table \"articles\""), "it makes no tables: {text}");
     office.connector.migrate().await;
     let before = office.state().await;
     let positions_before = positions(&office.client, office.topic.name()).await;
@@ -317,9 +317,57 @@ async fn a_missing_right_is_told_with_the_grant_that_mends_it() {
     office.connector.postgres = office.connector.postgres.replace("postgres@", &format!("{role}@"));
     assert_eq!(office.offsets("").await.len(), 5, "to look at letters, reading them is enough");
     let text = office.dlq_fails(78, "purge --yes").await;
-    assert!(text.contains(&format!("grant delete on embedsink.dead_letters to {role}")), "{text}");
+    assert!(text.contains(&format!("grant delete on embedsink.dead_letters to \"{role}\"")), "{text}");
     let text = office.dlq_fails(78, "replay").await;
-    assert!(text.contains(&format!("grant update, delete on embedsink.dead_letters to {role}")), "{text}");
+    assert!(
+        text.contains(&format!("grant update, delete on embedsink.dead_letters to \"{role}\"")),
+        "{text}"
+    );
     assert_eq!(office.count("embedsink.dead_letters").await, 5);
     run(&office.client, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_replay_that_loses_its_connection_goes_on_and_tries_no_letter_twice() {
+    let mut office = Office::open().await;
+    office.takes(&[&article("a", "1"), &article("b", "2"), b"{"]).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    let locker = office.database.connect().await;
+    run(&locker, "begin; lock table articles in exclusive mode").await;
+    let path = office.connector.path();
+    let mut process = office.connector.run(&office.arguments(&path, "replay"));
+    let waiting = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+    process
+        .until("the replay to wait for the lock", async |_| {
+            (one::<i64>(&office.client, waiting).await > 0).then_some(())
+        })
+        .await;
+    process.logs(1, "trying again").await;
+    run(&locker, "commit").await;
+    let told = process.outputs().await;
+    assert!(told.contains("2 written") && told.contains("1 still refused"), "{told}");
+    assert_eq!(office.count("articles").await, 2);
+    assert_eq!(office.count("embedsink.dead_letters where tries = 2").await, 1);
+}
+
+#[tokio::test]
+async fn each_command_explains_itself_and_refuses_what_it_does_not_know() {
+    let office = Office::open().await;
+    for (command, word) in
+        [("list", "--since"), ("show", "--payload"), ("replay", "superseded"), ("purge", "--yes")]
+    {
+        let help = office.connector.run(&["dlq", command, "--help"]).outputs().await;
+        assert!(help.contains("--config") && help.contains(word), "{help}");
+    }
+    for (words, hint) in [
+        ("list --reason bad_jason", "bad_json"),
+        ("list --since yesterday", "such as 2h"),
+        ("replay --offset 9..1", "100..199"),
+        ("purge --limit 3", "--limit"),
+    ] {
+        let text = office.dlq_fails(2, words).await;
+        assert!(text.contains(hint), "{hint} in {text}");
+    }
 }

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::support::connector::{Connector, Process};
+use crate::support::fault::{self, When};
 use crate::support::kafka::Topic;
 use crate::support::model::assert_fold_of_all;
 use crate::support::postgres::{self, Database, positions, settled};
+use crate::support::proxy::Proxy;
 use crate::support::random::Random;
 use crate::support::record::Generator;
 use crate::support::servers::{self, OwnServer};
 use crate::support::stage::{MIXED, Stage};
 use crate::support::turn::alone;
-use crate::support::wait::until;
+use crate::support::wait::{pass, until};
 
 #[tokio::test]
 async fn postgres_restarted_and_its_backends_terminated_under_load_lose_nothing() {
@@ -153,4 +155,97 @@ async fn a_broker_that_is_down_at_start_is_waited_for() {
         assert!(process.ends_with(1).await.contains("there is no topic"));
         assert_eq!(settled(&database.connect().await).await, 0);
     }
+}
+
+#[tokio::test]
+async fn writing_resumes_within_the_longest_pause_and_two_seconds_after_postgres_is_back() {
+    /// The longest pause between two attempts is 10 s, and its random part as long again.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+    /// Until then the pauses have grown to the longest.
+    const AWAY: Duration = Duration::from_secs(20);
+    let _alone = alone().await;
+    let server = OwnServer::start("postgres", "back");
+    let mut stage = Stage::on(server.port(), servers::kafka_port(), "Postgres is back", 60_000).await;
+    let mut process = stage.connector.start();
+    let moment = stage.next_moment(2).await;
+    process.settles(&stage.client, moment).await;
+    server.stop("immediate");
+    pass(AWAY).await;
+
+    server.start_again();
+    let since = Instant::now();
+    stage.client = stage.database.connect().await;
+    let settled = stage.settled().await;
+    assert!(settled < stage.log.len(), "it was stopped under load");
+    process.settles(&stage.client, settled + 1).await;
+    let took = since.elapsed();
+    println!("writing resumed after {took:?}");
+    assert!(took < LONGEST_PAUSE + Duration::from_secs(2), "writing resumed after {took:?}");
+    stage.finish(process).await;
+    stage.assert_complete().await;
+}
+
+#[tokio::test]
+async fn another_instance_resumes_within_the_session_timeout_and_two_seconds_after_kill_nine() {
+    /// That of `SHORT_SESSION`.
+    const SESSION: Duration = Duration::from_millis(1_500);
+    let _alone = alone().await;
+    let mut stage = Stage::new("another instance", 20_000).await;
+    let a = stage.connector.start();
+    let mut b = stage.connector.start();
+    b.logs(1, "partition begins").await;
+    b.settles(&stage.client, stage.log.len()).await;
+    let before = positions(&stage.client, stage.topic.name()).await;
+    a.kill();
+    let since = Instant::now();
+    stage.produce(2_000);
+    // Those of the other one move at once.
+    b.until("every partition to go on", async |_| {
+        let now = positions(&stage.client, stage.topic.name()).await;
+        now.iter().zip(&before).all(|(now, before)| now > before).then_some(())
+    })
+    .await;
+    let took = since.elapsed();
+    println!("every partition went on after {took:?}");
+    assert!(took < SESSION + Duration::from_secs(2), "every partition went on after {took:?}");
+    stage.finish(b).await;
+    stage.assert_complete().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_for_now_is_tried_again_until_it_goes_through() {
+    for (sqlstate, when) in [("40001", When::AtCommit), ("55P03", When::AtOnce), ("53100", When::AtCommit)] {
+        let stage = Stage::new("a fault that passes", 4_000).await;
+        fault::refuse(&stage.client, "embeddings", "doc-", sqlstate, when).await;
+        let mut process = stage.connector.start();
+        process.logs(3, "trying again").await;
+        assert_eq!(stage.settled().await, 0, "nothing moves before");
+        fault::lift(&stage.client, "embeddings").await;
+        let text = stage.finish(process).await;
+        assert!(text.contains(sqlstate), "{text}");
+        stage.assert_complete().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_slow_or_cut_after_any_number_of_bytes_loses_nothing() {
+    const CUTS: usize = 12;
+    let _alone = alone().await;
+    let mut stage = Stage::new("cut after some bytes", 40_000).await;
+    let proxy = Proxy::before(servers::postgres_port()).await;
+    stage.connector.postgres = stage
+        .connector
+        .postgres
+        .replace(&format!(":{}/", servers::postgres_port()), &format!(":{}/", proxy.port()));
+    let mut process = stage.connector.start();
+    for left in (1..=CUTS).rev() {
+        let moment = stage.next_moment(left).await;
+        process.settles(&stage.client, moment).await;
+        proxy.set_delay(Duration::from_millis(stage.generator.random.below(3) as u64));
+        proxy.cut_after(1 + stage.generator.random.below(200_000));
+        process.until("the cut", async |_| proxy.has_lost().then_some(())).await;
+    }
+    proxy.set_delay(Duration::ZERO);
+    stage.finish(process).await;
+    stage.assert_complete().await;
 }

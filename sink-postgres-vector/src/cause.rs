@@ -274,10 +274,8 @@ mod tests {
 
     #[test]
     fn the_driver_words_its_errors_as_we_read_them() {
-        let error = "host="
-            .parse::<tokio_postgres::Config>()
-            .and_then(|_| "nonsense".parse::<tokio_postgres::Config>());
-        assert_eq!(error.unwrap_err().to_string(), "invalid connection string");
+        let error = "nonsense".parse::<tokio_postgres::Config>().unwrap_err();
+        assert_eq!(error.to_string(), "invalid connection string");
         let error = tokio_postgres::Error::__private_api_timeout();
         assert!(
             matches!(Cause::of(&error), Cause::Io { text } if text == "the server did not answer in time")

@@ -57,9 +57,13 @@ impl Error {
     }
 
     /// Marks a commit that was sent and not answered. An answer that also ends the session proves nothing: a
-    /// server that shuts down can say so after it has made the commit durable.
+    /// server that shuts down can say so after it has made the commit durable. Nor does one about the connection.
     pub(crate) fn after_commit_was_sent(mut self) -> Self {
-        self.0.in_doubt = !matches!(&self.0.cause, Cause::Server(error) if !error.ended);
+        let is_about_the_link = |code: &str| code.starts_with("08") || code == "40003";
+        self.0.in_doubt = match &self.0.cause {
+            Cause::Server(error) => error.ended || is_about_the_link(error.code.code()),
+            _ => true,
+        };
         self
     }
 
@@ -135,6 +139,7 @@ impl Error {
                          insert, update or delete on the table. The checks at the next start name each missing grant."
                     )
                 })),
+                "25006" => Some("Connect to the primary. Nothing can be written to a standby.".to_owned()),
                 "25P03" | "57014" => Some(
                     "The link or the server is too slow for a batch of this size. Write smaller batches \
                      (batch.max-bytes, batch.max-rows)."
@@ -176,5 +181,33 @@ impl fmt::Display for Error {
             f.write_str("; whether it took effect is not known")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cause::ServerError;
+
+    #[test]
+    fn a_commit_is_in_doubt_unless_the_server_has_refused_it_and_stays() {
+        let server = |code, ended| Cause::Server(Box::new(ServerError::bare(code, ended)));
+        for (cause, in_doubt) in [
+            (server("23503", false), false),
+            (server("40001", false), false),
+            (server("25P02", false), false),
+            (server("57P01", true), true),
+            (server("08P01", false), true),
+            (server("40003", false), true),
+            (Cause::Closed(None), true),
+            (Cause::Io { text: String::new() }, true),
+            (Cause::Timeout(Duration::ZERO), true),
+            (Cause::Program(String::new()), true),
+        ] {
+            let text = format!("{cause:?}");
+            assert_eq!(Error::new("commit", cause).after_commit_was_sent().is_in_doubt(), in_doubt, "{text}");
+        }
     }
 }

@@ -87,13 +87,13 @@ impl Search {
 impl Transaction<'_> {
     /// As [`upsert`](Self::upsert), but leaves out exactly the rows that the server refuses, and says which. It tries
     /// the whole, and halves what fails, the first half first: of two rows that exclude each other the earlier stays.
-    /// For k refused rows among n it sends about 2 k log₂ n upserts, each in a savepoint.
+    /// For k refused rows among n it sends about 2 k log₂ n upserts, each in a savepoint; for none, one.
     ///
     /// Rows are applied in their order, so keys need not be unique: the last one stays. What a constraint finds at
     /// commit only is not found here, unless
     /// [`check_constraints_at_once`](Self::check_constraints_at_once) was called before.
     ///
-    /// Only errors of [`Class::Data`] refuse a row. Any other is returned at once; the transaction can then only be
+    /// No statement of the transaction may have failed before. Only errors of [`Class::Data`] refuse a row. Any other is returned at once; the transaction can then only be
     /// rolled back.
     pub async fn upsert_sparing(
         &mut self,

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use rcgen::{
@@ -230,6 +231,22 @@ async fn a_handshake_that_is_cut_off_is_transient() {
     let port = serve(|mut socket| socket.write_all(b"S").unwrap());
     let error = connect(port, "127.0.0.1", TlsMode::VerifyFull, Some(&ours.file)).await;
     assert_eq!(error.class(), Class::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_ends_in_time() {
+    let ours = Authority::new("stall");
+    let mut options = options("postgres");
+    options.host = "127.0.0.1".into();
+    options.port = serve(|mut socket| {
+        socket.write_all(b"S").unwrap();
+        drop(socket.read_to_end(&mut Vec::new()));
+    });
+    options.tls = Tls { mode: TlsMode::VerifyFull, ca_file: Some(ours.file.clone()), client: None };
+    options.connect_timeout = Duration::from_millis(200);
+    let error = Connection::open(&options).await.unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    assert!(error.to_string().ends_with("no answer within 0.2 s"), "{error}");
 }
 
 #[tokio::test]

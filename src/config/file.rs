@@ -5,6 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::field::Field;
 use super::problem::{ConfigError, Report};
 use crate::framework::secret::Secret;
@@ -32,14 +35,13 @@ pub(super) fn pem(field: &Field<'_>, folder: &Path, wanted: Pem, report: &mut Re
         }
     };
     let text = String::from_utf8_lossy(&bytes);
-    let mut labels = text.lines().filter_map(|line| {
-        line.trim().strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"))
-    });
-    let (found, noun) = match wanted {
-        Pem::Certificate => (labels.any(|label| label == "CERTIFICATE"), "certificate"),
-        Pem::Key | Pem::PlainKey => (labels.any(|label| label.ends_with("PRIVATE KEY")), "private key"),
+    let blocks = blocks(&text);
+    let is_wanted = |block: &&Block<'_>| match wanted {
+        Pem::Certificate => block.label == "CERTIFICATE",
+        Pem::Key | Pem::PlainKey => block.label.ends_with("PRIVATE KEY"),
     };
-    if !found {
+    let noun = if matches!(wanted, Pem::Certificate) { "certificate" } else { "private key" };
+    if !blocks.iter().any(|block| is_wanted(&block)) {
         field.complain(report, format!("{} holds no PEM {noun}", field.quoted()), FIX);
         return None;
     }
@@ -51,7 +53,48 @@ pub(super) fn pem(field: &Field<'_>, folder: &Path, wanted: Pem, report: &mut Re
         field.complain(report, what, "decrypt it with `openssl pkey`, and keep the file from others");
         return None;
     }
+    if !blocks.iter().filter(is_wanted).any(|block| block.is_readable) {
+        let what = format!("{} has the marks of a PEM {noun}, but no base64 between them", field.quoted());
+        field.complain(report, what, "give the whole file; it may have been cut or changed");
+        return None;
+    }
     Some(path)
+}
+
+/// A block of a PEM file.
+struct Block<'t> {
+    label: &'t str,
+    /// It ends, and what is in it can be decoded. Whether that is what the label says, only those who use it can
+    /// tell.
+    is_readable: bool,
+}
+
+/// The label of a mark, if the line is one.
+fn label_of<'t>(line: &'t str, mark: &str) -> Option<&'t str> {
+    line.strip_prefix(mark)?.strip_suffix("-----")
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut lines = text.lines().map(str::trim);
+    let mut blocks = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(label) = label_of(line, "-----BEGIN ") else { continue };
+        let mut body = String::new();
+        let mut ends = false;
+        for line in lines.by_ref() {
+            if label_of(line, "-----END ").is_some() {
+                ends = true;
+                break;
+            }
+            // The older form has headers before the body.
+            if !line.contains(':') {
+                body.push_str(line);
+            }
+        }
+        let is_readable = ends && STANDARD.decode(&body).is_ok_and(|bytes| !bytes.is_empty());
+        blocks.push(Block { label, is_readable });
+    }
+    blocks
 }
 
 /// The password in a file: all of it but one line break at its end, and the byte order mark that some

@@ -254,9 +254,9 @@ fn the_part_of_the_reference_file_that_belongs_to_fluvio_is_right_too() {
 fn every_example_of_the_documents_is_read_without_a_problem() {
     let folder = Folder::new("examples");
     for name in ["ca.pem", "kafka-ca.pem", "client.pem"] {
-        folder.write(name, "-----BEGIN CERTIFICATE-----\n");
+        folder.write(name, files::CERTIFICATE);
     }
-    folder.write("client.key", "-----BEGIN PRIVATE KEY-----\n");
+    folder.write("client.key", files::KEY);
     folder.write("password.txt", "p\n");
     let name = folder.0.join("c.yaml").display().to_string();
     let environment = |name: &str| (name == "POSTGRES_PASSWORD").then(|| "p".to_owned());
@@ -592,7 +592,7 @@ fn the_guide_says_what_start_and_max_bytes_really_mean() {
 #[test]
 fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
     let folder = Folder::new("ca");
-    folder.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
+    folder.write("ca.pem", files::CERTIFICATE);
     folder.write("key.txt", "nothing of the kind");
     let load = |tls: &str| {
         let path = folder.write("c.yaml", with_postgres(&format!("tls: {{{tls}}}")));

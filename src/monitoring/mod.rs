@@ -292,7 +292,11 @@ impl LaneMonitor<'_> {
     /// An attempt failed; the next comes after a pause.
     pub(crate) fn failed(&self, error: &WriteError) {
         let text = error.with_remedy();
-        tracing::warn!(lane = self.lane, error = %text, "the database cannot be written; trying again");
+        let what = match error {
+            WriteError::Postgres(_) => "the database",
+            WriteError::Letter(_) => "the dead-letter topic",
+        };
+        tracing::warn!(lane = self.lane, error = %text, "{what} cannot be written; trying again");
         let mut state = self.monitor.lock();
         state.totals.retries += 1;
         let cause = error.sqlstate().unwrap_or("connection").to_owned();

@@ -3,13 +3,13 @@
 //! Invariant: a batch is written to the database only when the broker has acknowledged all its letters.
 //! A letter can therefore come twice (same topic, partition and offset in its headers), but never not at all.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use tokio::task::spawn_blocking;
 
 use crate::batch::{Batch, DeadLetter};
 use crate::config::KafkaSettings;
@@ -18,6 +18,28 @@ use crate::source::SourceError;
 
 /// How long the broker may take to acknowledge a letter.
 const ACKNOWLEDGE: Duration = Duration::from_secs(30);
+
+/// How long the broker is waited for when the topic is looked for.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How the names begin of librdkafka's properties that say how a broker is reached.
+const OF_BOTH: [&str; 15] = [
+    "api.version",
+    "broker.",
+    "client.",
+    "connections.max",
+    "enable.sasl",
+    "enable.ssl",
+    "https.",
+    "message.max.bytes",
+    "metadata.",
+    "reconnect.",
+    "retry.",
+    "sasl.",
+    "security.",
+    "socket.",
+    "ssl.",
+];
 
 /// Writes dead letters to a topic of the brokers that the records come from.
 #[derive(Clone)]
@@ -87,41 +109,37 @@ impl LetterTopic {
     pub(crate) fn new(settings: &KafkaSettings, topic: &str, connector: &str) -> Result<Self, SourceError> {
         let mut config = ClientConfig::new();
         // Those of a consumer alone mean nothing to a producer, and librdkafka says so at each start.
-        let of_both = |name: &str| {
-            [
-                "security.",
-                "sasl.",
-                "ssl.",
-                "socket.",
-                "broker.",
-                "client.",
-                "reconnect.",
-                "enable.ssl",
-                "https.",
-                "message.max.bytes",
-                "api.version",
-                "connections.max",
-                "metadata.",
-                "topic.metadata",
-                "retry.",
-            ]
-            .iter()
-            .any(|start| name.starts_with(start))
-        };
-        let properties: BTreeMap<_, _> =
-            settings.properties.iter().filter(|(name, _)| of_both(name)).collect();
-        for (name, value) in properties {
+        let of_both = |name: &str| OF_BOTH.iter().any(|start| name.starts_with(start));
+        for (name, value) in settings.properties.iter().filter(|(name, _)| of_both(name)) {
             config.set(name, value.expose());
         }
         config
             .set("bootstrap.servers", settings.bootstrap_servers.join(","))
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", ACKNOWLEDGE.as_millis().to_string())
+            .set("topic.metadata.propagation.max.ms", LOOK.as_millis().to_string())
             .set("allow.auto.create.topics", "false");
         let producer = config.create().map_err(|_| SourceError::Settings {
             reason: "it cannot make a producer for errors.dead-letter-topic of them".to_owned(),
         })?;
         Ok(Self { producer, topic: topic.to_owned(), connector: connector.to_owned() })
+    }
+
+    /// Finds out now, and not at the first bad record, that there is no such topic. A broker that is away is no
+    /// error here.
+    ///
+    /// # Errors
+    /// When the broker says that there is none, or that it is not for us.
+    pub(crate) async fn look(&self) -> Result<(), LetterError> {
+        let this = self.clone();
+        let asked =
+            spawn_blocking(move || this.producer.client().fetch_metadata(Some(&this.topic), LOOK)).await;
+        let Ok(Ok(metadata)) = asked else { return Ok(()) };
+        let code = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
+        match code.map(|code| LetterError { topic: self.topic.clone(), code }) {
+            Some(error) if !error.is_passing() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the dead letters of `batch` from number `from` on, and waits until all are acknowledged. Returns how

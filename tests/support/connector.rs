@@ -258,10 +258,17 @@ impl Process {
         assert!(sent.success(), "SIG{name} could not be sent");
     }
 
-    /// `kill -9`.
-    pub(crate) fn kill(mut self) {
+    /// `kill -9`. Returns what it had logged.
+    ///
+    /// # Panics
+    /// When it had ended by itself.
+    pub(crate) fn kill(mut self) -> String {
+        let ended = self.child.try_wait().unwrap();
+        self.status = ended;
+        assert_eq!(ended, None, "it runs until it is killed");
         self.child.kill().unwrap();
         self.status = Some(self.child.wait().unwrap());
+        self.log()
     }
 
     /// SIGTERM, a drain, exit code 0. Returns what it logged.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod connector;
 pub(crate) mod damage;
+pub(crate) mod fault;
 pub(crate) mod kafka;
 pub(crate) mod model;
 pub(crate) mod postgres;

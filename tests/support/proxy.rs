@@ -1,9 +1,11 @@
-//! A proxy before a server, which loses the connection where a test wants it.
+//! A proxy before a server, which loses or holds the connection where a test wants it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +18,8 @@ pub(crate) enum Loss {
     Behind,
     /// When the server has answered. The client does not see the answer.
     Answer,
+    /// The same, but the connection stays open for this long, and silent.
+    AnswerAfter(Duration),
 }
 
 /// Forwards connections to a server of this machine until it is dropped.
@@ -25,10 +29,15 @@ pub(crate) struct Proxy {
     listener: JoinHandle<()>,
 }
 
-#[derive(Default)]
 struct State {
     /// Happens once, to the first connection that sends the words.
     planned: Option<(Vec<u8>, Loss)>,
+    /// How many bytes pass before the connection that carries the last of them is cut. Happens once.
+    allowance: Option<usize>,
+    /// How long each piece is held.
+    delay: Duration,
+    /// Nothing is forwarded while this is so.
+    stalled: watch::Sender<bool>,
     /// New connections are cut at once.
     away: bool,
     /// Cancelled to cut all connections that there are.
@@ -40,7 +49,14 @@ impl Proxy {
     pub(crate) async fn before(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own_port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State {
+            planned: None,
+            allowance: None,
+            delay: Duration::ZERO,
+            stalled: watch::Sender::new(false),
+            away: false,
+            connections: CancellationToken::new(),
+        }));
         let shared = Arc::clone(&state);
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -70,6 +86,22 @@ impl Proxy {
         lock(&self.state).planned = Some((words.as_bytes().to_vec(), loss));
     }
 
+    /// Whether connections stay open, are accepted even, and nothing passes.
+    pub(crate) fn set_stalled(&self, stalled: bool) {
+        lock(&self.state).stalled.send_replace(stalled);
+    }
+
+    /// Holds each piece, in either direction, for this long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// Lets so many bytes more pass, over all connections and in both directions, and cuts the connection that
+    /// carries the last of them.
+    pub(crate) fn cut_after(&self, bytes: usize) {
+        lock(&self.state).allowance = Some(bytes);
+    }
+
     /// Whether the server is as if it were not there.
     pub(crate) fn set_away(&self, away: bool) {
         lock(&self.state).away = away;
@@ -80,7 +112,8 @@ impl Proxy {
 
     /// Whether the loss that was asked for has happened.
     pub(crate) fn has_lost(&self) -> bool {
-        lock(&self.state).planned.is_none()
+        let state = lock(&self.state);
+        state.planned.is_none() && state.allowance.is_none()
     }
 
     /// Cuts every connection that there is. New ones are served.
@@ -114,14 +147,21 @@ async fn forward(mut client: TcpStream, port: u16, state: &Mutex<State>) -> std:
                 if piece.is_empty() {
                     return Ok(());
                 }
+                hold(state).await;
                 recent.extend_from_slice(piece);
                 match planned(state, &mut recent) {
-                    None => server.write_all(piece).await?,
+                    None => pass(piece, &mut server, state).await?,
                     Some(Loss::Before) => return Ok(()),
                     Some(Loss::Behind) => return server.write_all(piece).await,
                     Some(Loss::Answer) => {
                         server.write_all(piece).await?;
                         return server.read(&mut answered).await.map(drop);
+                    }
+                    Some(Loss::AnswerAfter(silence)) => {
+                        server.write_all(piece).await?;
+                        let answer = server.read(&mut answered).await;
+                        tokio::time::sleep(silence).await;
+                        return answer.map(drop);
                     }
                 }
             }
@@ -130,8 +170,44 @@ async fn forward(mut client: TcpStream, port: u16, state: &Mutex<State>) -> std:
                 if piece.is_empty() {
                     return Ok(());
                 }
-                client.write_all(piece).await?;
+                hold(state).await;
+                pass(piece, &mut client, state).await?;
             }
+        }
+    }
+}
+
+/// Waits as long as a piece is to be held.
+async fn hold(state: &Mutex<State>) {
+    let (delay, mut stalled) = {
+        let state = lock(state);
+        (state.delay, state.stalled.subscribe())
+    };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    // It fails when the proxy is gone; then there is nothing to hold back any more.
+    drop(stalled.wait_for(|stalled| !stalled).await);
+}
+
+/// Sends a piece on, or what the allowance leaves of it.
+async fn pass(piece: &[u8], to: &mut TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let allowed = {
+        let allowance = &mut lock(state).allowance;
+        match allowance {
+            Some(left) if *left <= piece.len() => allowance.take(),
+            Some(left) => {
+                *left -= piece.len();
+                None
+            }
+            None => None,
+        }
+    };
+    match allowed {
+        None => to.write_all(piece).await,
+        Some(bytes) => {
+            to.write_all(&piece[..bytes]).await?;
+            Err(std::io::Error::other("the allowance is used up"))
         }
     }
 }

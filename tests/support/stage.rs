@@ -37,7 +37,12 @@ impl Stage {
 
     /// On the servers at these ports.
     pub(crate) async fn on(postgres: u16, kafka: u16, test: &str, records: usize) -> Self {
-        let mut generator = Generator::new(Random::new(test), MIXED);
+        Self::seeded(postgres, kafka, Random::new(test), records).await
+    }
+
+    /// On the servers at these ports, with these choices.
+    pub(crate) async fn seeded(postgres: u16, kafka: u16, random: Random, records: usize) -> Self {
+        let mut generator = Generator::new(random, MIXED);
         let log = generator.records(records);
         let (database, topic) =
             (Database::create_on(postgres).await, Topic::create_on(kafka, MIXED.partitions).await);

@@ -24,6 +24,12 @@ pub(crate) async fn at_most<T>(deadline: Duration, mut probe: impl AsyncFnMut() 
     }
 }
 
+/// Lets `time` pass, where its length is the fault that a test wants: how long a stall lasts, or how long after
+/// its start a process is killed.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// Looks until `probe` gives something, and returns that.
 ///
 /// # Panics

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n";
+pub(super) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+pub(super) const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n";
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
 const OLD_ENCRYPTED: &str = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n";
 
@@ -200,4 +200,23 @@ fn each_mistake_with_a_file_for_postgres_has_its_sentence() {
         "4:72: embedsink.sink.postgres.tls.cert-file: PostgreSQL speaks no TLS over a Unix socket; remove it, or name a \
          TCP host"
     );
+}
+
+#[test]
+fn a_pem_file_that_was_cut_is_known_and_one_with_more_in_it_is_taken() {
+    let folder = folder("cut-pem");
+    let marks = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+    for cut in [marks, "-----BEGIN CERTIFICATE-----\nMA==\n", &CERTIFICATE.replace("MA==", "<html>")] {
+        folder.write("ca.pem", cut);
+        let found = problem(&folder, &with_postgres("tls: {ca-file: ca.pem}"));
+        assert!(found.contains("has the marks of a PEM certificate, but no base64 between them"), "{found}");
+    }
+    folder.write(
+        "ca.pem",
+        format!("Bag Attributes\n  subject: x\r\n{marks}{}", CERTIFICATE.replace('\n', "\r\n")),
+    );
+    assert!(load(&folder, &with_postgres("tls: {ca-file: ca.pem}")).is_ok());
+    let headers = KEY.replace("MA==", "Proc-Type: 4,CLEAR\nDEK-Info: none\n\nMA==");
+    folder.write("client.key", headers);
+    assert!(load(&folder, &with_postgres("tls: {cert-file: client.pem, key-file: client.key}")).is_ok());
 }
