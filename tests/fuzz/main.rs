@@ -58,7 +58,7 @@ fn no_input_panics_takes_long_or_is_read_otherwise_than_the_reference_reads_it()
     let answers: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {
-                let (random, done) = (random.split(), &done);
+                let (random, done) = (Random::seeded(random.next()), &done);
                 let share = executions / THREADS + usize::from(number < executions % THREADS);
                 scope.spawn(move || fuzz(random, share, executions, done, since))
             })
