@@ -4,7 +4,7 @@
 //! which want to hear of the outcome only.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
@@ -17,7 +17,7 @@ use crate::source::{Partition, Tenure};
 use crate::write::topic::LetterTopic;
 use crate::write::{First, LetterError, Receipt, Taken, Writer, Written};
 
-/// The longest pause between two attempts, but for its random part.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A batch that became durable.
@@ -155,13 +155,34 @@ async fn pause_or_give_up(
     }
 }
 
-/// Pauses between attempts: from 50 ms, doubled up to 10 s, each lengthened by a random part of
-/// itself so that many connectors do not come back at once. They never end.
+/// Pauses between attempts: from 50 ms, doubled, each lengthened by a random part of itself so that many
+/// connectors do not come back at once, and none longer than 10 s. They never end.
 pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
         .with_max_delay(LONGEST_PAUSE)
         .with_jitter()
+        .with_jitter_seed(jitter_seed())
         .without_max_times()
         .build()
+        .map(|pause| pause.min(LONGEST_PAUSE))
+}
+
+/// Without a seed of its own every process would pause alike. The simulator, which has to repeat a history, does.
+fn jitter_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    if cfg!(test) { 1 } else { u64::from(std::process::id()) ^ now.as_nanos() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_from_a_twentieth_of_a_second_to_ten_and_never_end() {
+        let pauses: Vec<Duration> = pauses().take(100).collect();
+        assert!(pauses[0] >= Duration::from_millis(50) && pauses[0] <= Duration::from_millis(100));
+        assert!(pauses.is_sorted_by(|earlier, later| *later * 2 >= *earlier), "{pauses:?}");
+        assert!(pauses[20..].iter().all(|pause| *pause == LONGEST_PAUSE), "{pauses:?}");
+    }
 }

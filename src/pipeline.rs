@@ -59,9 +59,17 @@ struct Assignment {
     retained: Retained,
     /// Taken, but at an offset that `retained` does not cover: what the broker retained may have
     /// been asked before the former owner's last write. It is being asked again.
-    doubtful: Option<Taken>,
+    doubtful: Option<Doubt>,
     /// The tenure it is read under.
     tenure: Option<Tenure>,
+}
+
+/// A partition that was taken at an offset which the broker does not seem to hold.
+#[derive(Clone, Copy)]
+struct Doubt {
+    taken: Taken,
+    /// Whether an answer that came since says the same. That one may have been under way before the question.
+    confirmed: bool,
 }
 
 impl<S: Source> Pipeline<S> {
@@ -166,9 +174,12 @@ impl<S: Source> Pipeline<S> {
         let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
         self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
         match doubtful {
-            Some(taken) if retained.covers(taken.next_offset) => self.begin(&partition, taken),
-            Some(taken) => {
+            Some(Doubt { taken, .. }) if retained.covers(taken.next_offset) => self.begin(&partition, taken),
+            Some(Doubt { taken, confirmed: true }) => {
                 return Err(SourceError::out_of_range(partition, taken.next_offset, retained).into());
+            }
+            Some(Doubt { taken, confirmed: false }) => {
+                self.doubt(&partition, Doubt { taken, confirmed: true });
             }
             None => {
                 let first = First { offset: retained.resolve(self.settings.start), late: retained.earliest };
@@ -189,8 +200,7 @@ impl<S: Source> Pipeline<S> {
                 if assignment.retained.covers(taken.next_offset) {
                     self.begin(&partition, taken);
                 } else {
-                    assignment.doubtful = Some(taken);
-                    self.source.announce(&partition);
+                    self.doubt(&partition, Doubt { taken, confirmed: false });
                 }
             }
             LaneOutput::Fenced(lost) => {
@@ -206,6 +216,14 @@ impl<S: Source> Pipeline<S> {
             }
         }
         Ok(())
+    }
+
+    /// Asks the source once more what it holds of a partition.
+    fn doubt(&mut self, partition: &Partition, doubt: Doubt) {
+        if let Some(assignment) = self.assigned.get_mut(partition) {
+            assignment.doubtful = Some(doubt);
+            self.source.announce(partition);
+        }
     }
 
     fn begin(&mut self, partition: &Partition, taken: Taken) {
