@@ -40,7 +40,7 @@ impl Campaign {
 
     /// Topic, database and connector of a round, on the servers at these ports.
     pub(crate) async fn stage(&mut self, postgres: u16, kafka: u16) -> Stage {
-        Stage::seeded(postgres, kafka, Random::seeded(self.random.next()), 5_000).await
+        Stage::seeded(postgres, kafka, self.random.split(), 5_000).await
     }
 
     /// Takes note of one strike.

@@ -184,11 +184,9 @@ impl Group {
     /// A new member, which has nothing yet.
     fn join(&mut self) {
         let (sender, notices) = notices();
-        let source =
-            SimulatedSource::new(&self.log, &self.ends, &self.target, notices, fork(&mut self.random));
+        let source = SimulatedSource::new(&self.log, &self.ends, &self.target, notices, self.random.split());
         let lanes = 1 + self.random.below(3);
-        let writers =
-            (0..lanes).map(|_| SimulatedWriter::new(&self.target, fork(&mut self.random))).collect();
+        let writers = (0..lanes).map(|_| SimulatedWriter::new(&self.target, self.random.split())).collect();
         let monitor = Arc::new(Monitor::new("simulated", Budget::new(1 << 20)));
         let router = Arc::new(Log::router());
         let pipeline = Pipeline::new(source, writers, router, self.settings.clone(), &monitor);
@@ -348,11 +346,6 @@ impl Group {
         self.events.insert((due, self.next_event), event);
         self.next_event += 1;
     }
-}
-
-/// Choices of its own.
-fn fork(random: &mut Random) -> Random {
-    Random::seeded(random.next())
 }
 
 /// A process, from its start to its end.

@@ -14,6 +14,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Another generator, whose choices follow from this one's seed.
+    pub(crate) fn split(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// A generator with this seed.
     pub(crate) fn seeded(seed: u64) -> Self {
         Self(seed)

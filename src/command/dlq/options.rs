@@ -133,11 +133,10 @@ impl Filter {
 
     /// The letters of `connector` that it lets through.
     pub(super) fn selection(&self, connector: &str) -> Selection {
-        let some = |empty: bool| (!empty).then_some(());
         Selection {
             connector: connector.to_owned(),
-            ids: some(self.ids.is_empty()).map(|()| self.ids.clone()),
-            reasons: some(self.reasons.is_empty()).map(|()| self.reasons.clone()),
+            ids: (!self.ids.is_empty()).then(|| self.ids.clone()),
+            reasons: (!self.reasons.is_empty()).then(|| self.reasons.clone()),
             except: None,
             table: self.table.clone(),
             since: self.since,
@@ -188,7 +187,8 @@ mod tests {
         let epoch = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(moment("2001-09-09T01:46:40Z"), Ok(epoch(1_000_000_000)));
         assert_eq!(moment("2001-09-09T03:46:40+02:00"), Ok(epoch(1_000_000_000)));
-        let back = SystemTime::now().duration_since(moment("2h").unwrap()).unwrap();
+        let then = moment("2h").unwrap();
+        let back = SystemTime::now().duration_since(then).unwrap();
         assert!((7_200..7_300).contains(&back.as_secs()), "{back:?}");
         for wrong in ["", "yesterday", "2", "2001-09-09", "1000000y"] {
             assert!(moment(wrong).is_err(), "{wrong}");
