@@ -18,11 +18,10 @@ use crate::attempt::{Gate, Settled, take_until_settled, write_until_settled};
 use crate::batch::{Batch, Place};
 use crate::commit::CommitPoint;
 use crate::config::{BatchSettings, Tolerance};
-use crate::decode::{self, Change};
 use crate::error::ConnectorError;
+use crate::intake::Intake;
 use crate::monitoring::{LaneMonitor, Monitor};
-use crate::reject::{Reject, RejectReason};
-use crate::route::{Router, TableId};
+use crate::route::Router;
 use crate::source::{Fetched, HandOver, Partition, SourceError, SourceRecord, Tenure};
 use crate::write::{First, Taken, Writer};
 
@@ -63,7 +62,7 @@ pub(crate) enum Job {
 
 /// The gathering half.
 pub(crate) struct Gatherer {
-    router: Arc<Router>,
+    intake: Intake,
     limits: BatchSettings,
     tolerance: Tolerance,
     jobs: mpsc::Sender<Job>,
@@ -72,7 +71,6 @@ pub(crate) struct Gatherer {
     held: HashMap<Partition, Held>,
     batch: Batch,
     opened: Option<Instant>,
-    vector: Vec<f32>,
 }
 
 #[derive(Clone, Copy)]
@@ -100,9 +98,9 @@ impl Gatherer {
         batch_ids: Arc<AtomicU64>,
         stop: CancellationToken,
     ) -> Self {
-        let batch = Batch::new(batch_ids.fetch_add(1, Ordering::Relaxed), &router);
-        let (held, vector) = (HashMap::new(), Vec::new());
-        Self { router, limits, tolerance, jobs, batch_ids, stop, held, batch, opened: None, vector }
+        let intake = Intake::new(router, limits.max_bytes);
+        let batch = intake.batch(batch_ids.fetch_add(1, Ordering::Relaxed));
+        Self { intake, limits, tolerance, jobs, batch_ids, stop, held: HashMap::new(), batch, opened: None }
     }
 
     /// Gathers until it is told to stop, then passes on what it has.
@@ -187,7 +185,7 @@ impl Gatherer {
             }
             let place = Place { partition, tenure: held.tenure, stored: held.next_offset };
             self.batch.keep(&run);
-            if let Err((table, reject)) = self.add(&place, &record) {
+            if let Err((table, reject)) = self.intake.add(&mut self.batch, &place, &record) {
                 if self.tolerance == Tolerance::None {
                     let (partition, offset) = (partition.clone(), record.offset);
                     return Err(Halt::Failed(ConnectorError::BadRecord { partition, offset, reject }));
@@ -217,26 +215,6 @@ impl Gatherer {
         Ok(())
     }
 
-    /// Decodes a record and puts it into the batch. A reject comes with the table it was for, if that is known.
-    fn add(&mut self, place: &Place<'_>, record: &SourceRecord<'_>) -> Result<(), (Option<TableId>, Reject)> {
-        let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len), self.limits.max_bytes);
-        if bytes > limit {
-            let message = format!("the payload has {bytes} bytes; batch.max-bytes is {limit}");
-            return Err((None, Reject::new(RejectReason::TooLarge, message)));
-        }
-        match decode::decode(record, &mut self.vector).map_err(|reject| (None, reject))? {
-            Change::Upsert(embedding) => {
-                let table = self
-                    .router
-                    .route(&embedding, self.vector.len())
-                    .map_err(|reject| (self.router.table_of(&embedding).ok(), reject))?;
-                self.batch.upsert(place, record, table, &embedding, &self.vector);
-            }
-            Change::Delete { id } => self.batch.delete(place, record, &id),
-        }
-        Ok(())
-    }
-
     fn is_full(&self) -> bool {
         self.batch.records() >= self.limits.max_rows || self.batch.memory() >= self.limits.max_bytes
     }
@@ -253,7 +231,7 @@ impl Gatherer {
     fn renew(&mut self) -> Batch {
         self.opened = None;
         let id = self.batch_ids.fetch_add(1, Ordering::Relaxed);
-        std::mem::replace(&mut self.batch, Batch::new(id, &self.router))
+        std::mem::replace(&mut self.batch, self.intake.batch(id))
     }
 
     async fn pass_on(&self, job: Job) -> Result<(), Halt> {

@@ -159,8 +159,8 @@ async fn a_broker_that_is_down_at_start_is_waited_for() {
 
 #[tokio::test]
 async fn writing_resumes_within_the_longest_pause_and_two_seconds_after_postgres_is_back() {
-    /// The longest pause between two attempts is 10 s, and its random part as long again.
-    const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+    /// The longest pause between two attempts.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(10);
     /// Until then the pauses have grown to the longest.
     const AWAY: Duration = Duration::from_secs(20);
     let _alone = alone().await;

@@ -151,8 +151,8 @@ impl Error {
                         .to_owned(),
                 ),
                 "26000" | "42P05" => Some(
-                    "A pooler between here and the server mixes sessions. Connect to the server directly, or use \
-                     session pooling."
+                    "A pooler between here and the server mixes sessions. Set `prepared: false`, connect to the server \
+                     directly, or use session pooling."
                         .to_owned(),
                 ),
                 "53100" => Some("Free space on the server's disk.".to_owned()),

@@ -7,6 +7,7 @@ mod progress;
 mod summary;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sink_postgres_vector::{Class, Connection, Error, Transaction, VectorTable};
@@ -14,10 +15,10 @@ use sink_postgres_vector::{Class, Connection, Error, Transaction, VectorTable};
 use super::{Failure, Store};
 use crate::attempt::pauses;
 use crate::batch::{Batch, Place};
-use crate::decode::{self, Change};
 use crate::error::ConnectorError;
+use crate::intake::Intake;
 use crate::reject::{Reject, RejectReason};
-use crate::route::{Router, TableId};
+use crate::route::TableId;
 use crate::source::{SourceRecord, Tenure};
 use crate::target;
 use crate::write::letters::{self, Contents, Kept, Letter, Range, Selection, superseded};
@@ -43,11 +44,10 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
     }
     let extent = Range::all(selection).extent(&connection).await?;
     let mut replayer = Replayer {
-        router: target::router(&settings, &tables),
+        intake: Intake::new(Arc::new(target::router(&settings, &tables)), settings.batch.max_bytes),
         tables,
         max_bytes: settings.batch.max_bytes,
         dry_run,
-        vector: Vec::new(),
     };
     let mut progress = Progress::new(extent.count);
     let mut summary = Summary::new(&settings.connector, dry_run);
@@ -111,12 +111,11 @@ struct Chunk {
 }
 
 struct Replayer {
-    router: Router,
+    intake: Intake,
     /// In the order of the configuration, as the router has them.
     tables: Vec<VectorTable>,
     max_bytes: usize,
     dry_run: bool,
-    vector: Vec<f32>,
 }
 
 impl Replayer {
@@ -140,7 +139,7 @@ impl Replayer {
                         Outcome::Written
                     }
                     Err((table, reject)) => {
-                        let table = table.map(|table| self.router.tables()[table.0].name.clone());
+                        let table = table.map(|table| self.intake.router().tables()[table.0].name.clone());
                         kept.push(Kept { id: letter.id, table, reject: reject.clone() });
                         Outcome::Kept(reject)
                     }
@@ -165,7 +164,7 @@ impl Replayer {
         letter: &Letter,
         contents: &Contents,
     ) -> Result<Result<(), (Option<TableId>, Reject)>, Error> {
-        let mut batch = Batch::new(0, &self.router);
+        let mut batch = self.intake.batch(0);
         if let Err(rejected) = self.add(&mut batch, letter, contents) {
             return Ok(Err(rejected));
         }
@@ -192,21 +191,6 @@ impl Replayer {
         };
         // It is no position of any partition, and none is stored for it.
         let place = Place { partition: &letter.partition, tenure: Tenure(0), stored: letter.offset };
-        let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len), self.max_bytes);
-        if bytes > limit {
-            let message = format!("the payload has {bytes} bytes; batch.max-bytes is {limit}");
-            return Err((None, Reject::new(RejectReason::TooLarge, message)));
-        }
-        match decode::decode(&record, &mut self.vector).map_err(|reject| (None, reject))? {
-            Change::Upsert(embedding) => {
-                let table = self
-                    .router
-                    .route(&embedding, self.vector.len())
-                    .map_err(|reject| (self.router.table_of(&embedding).ok(), reject))?;
-                batch.upsert(&place, &record, table, &embedding, &self.vector);
-            }
-            Change::Delete { id } => batch.delete(&place, &record, &id),
-        }
-        Ok(())
+        self.intake.add(batch, &place, &record)
     }
 }
