@@ -17,7 +17,7 @@ use crate::attempt::pauses;
 use crate::batch::{Batch, Place};
 use crate::error::ConnectorError;
 use crate::intake::Intake;
-use crate::reject::{Reject, RejectReason};
+use crate::reject::Reject;
 use crate::route::TableId;
 use crate::source::{SourceRecord, Tenure};
 use crate::target;
