@@ -39,7 +39,7 @@ async fn instances_that_join_and_leave_write_everything_once() {
             let which = campaign.random.below(instances.len());
             match kind {
                 0 => instances.push(stage.connector.start()),
-                1 => drop(instances.swap_remove(which).stop().await),
+                1 => leave(instances.swap_remove(which)).await,
                 2 => drop(instances.swap_remove(which).kill()),
                 _ => freeze(&instances[which], &stage).await,
             }
@@ -48,7 +48,7 @@ async fn instances_that_join_and_leave_write_everything_once() {
         settle_some(&stage, 0).await;
         let last = instances.remove(0);
         for instance in instances {
-            instance.stop().await;
+            leave(instance).await;
         }
         stage.finish(last).await;
         campaign.verify(&stage).await;
@@ -70,4 +70,10 @@ async fn freeze(process: &Process, stage: &Stage) {
     pass(Duration::from_millis(2_000)).await;
     settle_some(stage, 0).await;
     process.signal("CONT");
+}
+
+/// SIGTERM, a drain, exit code 0. Before its first line a process does not listen for signals yet.
+async fn leave(mut instance: Process) {
+    instance.logs(1, "embedsink: ").await;
+    instance.stop().await;
 }
