@@ -151,7 +151,7 @@ pub(super) const KEYS: &[Described] = &[
         "What a record does whose `timestamp` is older than the stored row's. `apply`: it is written, for the order of the log counts. `skip`: it is not, and no more is an older delete."),
     key("embedsink.batch", Group, NONE, "When a batch is written."),
     key("embedsink.batch.max-rows", Integer, Default("2000"), "A batch is written when it holds this many records, 1 to 100000."),
-    key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its rows and rejected records take this many bytes in memory, 64KiB to 256MiB."),
+    key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its records and the rows made of them take this many bytes in memory, 64KiB to 256MiB."),
     key("embedsink.batch.max-wait", Duration, Default("200ms"), "A batch is written when its first record has waited this long, 1ms to 1m."),
     key("embedsink.errors", Group, NONE, "What bad records do."),
     key("embedsink.errors.tolerance", Choice(&["data", "none"]), Default("data"),

@@ -183,7 +183,7 @@ pub enum StaleWrites {
 pub struct BatchSettings {
     /// Records, 1 to 100,000.
     pub max_rows: usize,
-    /// Bytes that rows and rejected records take in memory, after decoding; also the largest payload of a
+    /// Bytes that the records and the rows made of them take in memory; also the largest payload of a
     /// single record. 64 KiB to 256 MiB.
     pub max_bytes: usize,
     /// The longest that a record waits for others, 1 ms to 60 s.

@@ -582,7 +582,7 @@ fn the_guide_says_what_start_and_max_bytes_really_mean() {
     for sentence in [
         "`start: end` counts only for a topic that this connector has not read before.",
         "A partition that is added to the topic later begins at its beginning",
-        "its rows and rejected records take this many bytes in memory",
+        "its records and the rows made of them take this many bytes in memory",
         &format!("a single record whose payload is larger is refused as `{too_large}`"),
     ] {
         assert!(guide.contains(sentence), "{sentence}");
