@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::connector::Connector;
 use crate::support::kafka::{Topic, TopicProducer};
 use crate::support::model::{assert_fold, assert_fold_of_all};
-use crate::support::postgres::{self, Database, one, positions, settled};
+use crate::support::postgres::{self, Database, one, positions};
 use crate::support::random::Random;
 use crate::support::record::{Generator, Shape};
 use crate::support::stage::Stage;
@@ -242,7 +242,10 @@ async fn no_secret_key_or_payload_is_ever_logged() {
     let mut process = connector.start();
     process.settles(&client, 7).await;
     text.push_str(&process.stop().await);
-    assert!(text.contains("refuses"), "{text}");
+    let told = "select string_agg(message, ' ') from embedsink.dead_letters";
+    let messages: String = postgres::one(&client, told).await;
+    assert!(messages.contains("23514") && messages.contains("constraint refuse"), "{messages}");
+    text.push_str(&messages);
     assert!(!text.contains("canary"), "{text}");
     assert!(!text.contains("0.271828"), "{text}");
 }

@@ -40,7 +40,9 @@ async fn ten_thousand_damaged_records_are_kept_and_every_good_one_is_written() {
 
     let (database, topic) = (Database::create().await, Topic::create(WILD.partitions).await);
     topic.produce(&log);
-    let connector = Connector::new(&topic, &database, &WILD);
+    let mut connector = Connector::new(&topic, &database, &WILD);
+    // The default would cut the largest.
+    connector.more = "errors: {max-payload: 128MiB}".to_owned();
     let client = database.connect().await;
     let mut process = connector.start();
     process.settles(&client, log.len()).await;

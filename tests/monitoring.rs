@@ -275,7 +275,8 @@ async fn a_database_slower_than_the_topic_is_told_as_paused_with_a_lag_that_grow
     let told = until_told(&mut process, "the whole lag", |told| lag(told) == Some(21_000)).await;
     let buffer = &told["sink"]["buffer"];
     assert!(buffer["used_bytes"].as_u64().unwrap() > 0, "{buffer}");
-    assert_eq!(buffer["limit_bytes"], 128 << 10);
+    let limit = buffer["limit_bytes"].as_u64().unwrap();
+    assert!(limit >= 5 * (64 << 10) && limit % (64 << 10) == 0, "room for five batches at least: {buffer}");
     postgres::run(&client, "commit").await;
     let told = until_told(&mut process, "lag 0", |told| lag(told) == Some(0)).await;
     assert_eq!(told["health"]["phase"], "running");

@@ -249,3 +249,29 @@ async fn a_connection_that_is_slow_or_cut_after_any_number_of_bytes_loses_nothin
     stage.finish(process).await;
     stage.assert_complete().await;
 }
+
+#[tokio::test]
+async fn a_broker_that_crashes_while_the_database_is_away_and_reading_is_held_is_read_on() {
+    let _alone = alone().await;
+    let (postgres, kafka) = (OwnServer::start("postgres", "both"), OwnServer::start("kafka", "both"));
+    let mut stage = Stage::on(postgres.port(), kafka.port(), "both away", 60_000).await;
+    // A budget that is used up at once.
+    stage.connector.more = "batch: {max-rows: 500, max-wait: 20ms, max-bytes: 256KiB}".to_owned();
+    stage.connector.log = "info,embedsink=debug";
+    let mut process = stage.connector.start();
+    for round in 1..=3 {
+        let moment = stage.next_moment(4 - round).await;
+        process.settles(&stage.client, moment).await;
+        postgres.stop("immediate");
+        process.logs(round, "partitions are paused").await;
+        kafka.stop("kill");
+        kafka.start_again();
+        process.logs(round, "lost=true").await;
+        postgres.start_again();
+        stage.client = stage.database.connect().await;
+    }
+    if kafka.is_durable() {
+        stage.finish(process).await;
+        stage.assert_complete().await;
+    }
+}

@@ -72,6 +72,8 @@ pub(super) struct Poller {
     pub(super) paused: bool,
     /// Nothing can be read, and that was told.
     pub(super) troubled: bool,
+    /// Since when librdkafka has been giving partitions back.
+    pub(super) leaving: Option<Instant>,
 }
 
 /// The thread's ends of the two channels.
@@ -116,6 +118,7 @@ impl Poller {
             outbox: VecDeque::new(),
             paused: false,
             troubled: false,
+            leaving: None,
         }
     }
 
@@ -272,6 +275,7 @@ impl Poller {
                 Note::Assigned(partitions) => self.take_over(partitions)?,
                 Note::Revoked { partitions, lost } => self.depart(partitions, lost),
                 Note::News(news) => {
+                    self.watch_leaving(news.leaving)?;
                     self.tell_trouble(news.connected);
                     self.tell_ends(news.ends);
                 }

@@ -6,11 +6,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::poll::Poller;
-use crate::source::{Partition, SourceEvent};
+use crate::source::{Partition, SourceError, SourceEvent};
 
 /// The few members that are read; all others are skipped.
 #[derive(Deserialize)]
@@ -19,6 +20,16 @@ struct Statistics<'a> {
     brokers: HashMap<Cow<'a, str>, Broker<'a>>,
     #[serde(borrow, default)]
     topics: HashMap<Cow<'a, str>, Topic<'a>>,
+    #[serde(borrow, default)]
+    cgrp: Option<Group<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Group<'a> {
+    #[serde(borrow, default)]
+    state: Cow<'a, str>,
+    #[serde(borrow, default)]
+    join_state: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +66,13 @@ pub(super) struct News {
     pub(super) ends: Vec<(Partition, i64)>,
     /// Whether a broker is connected; `None` where the document names none.
     pub(super) connected: Option<bool>,
+    /// Whether librdkafka is giving partitions back, though the group's coordinator is there.
+    pub(super) leaving: bool,
 }
+
+/// How long librdkafka may take to give partitions back while the coordinator is there. It waits for its last
+/// offset commits then, and was seen to wait for ever when a broker had crashed under them.
+const LEAVING: Duration = Duration::from_secs(60);
 
 /// Nothing from a document that is not as expected: it is not worth an error.
 pub(super) fn read(statistics: &[u8]) -> News {
@@ -77,10 +94,28 @@ pub(super) fn read(statistics: &[u8]) -> News {
         }
     }
     let connected = statistics.brokers.values().any(|broker| broker.state == "UP");
-    News { ends, connected: (!statistics.brokers.is_empty()).then_some(connected) }
+    let leaving = statistics
+        .cgrp
+        .is_some_and(|group| group.state == "up" && group.join_state.ends_with("unassign-to-complete"));
+    News { ends, connected: (!statistics.brokers.is_empty()).then_some(connected), leaving }
 }
 
 impl Poller {
+    /// Ends the source when librdkafka does not come to an end with giving partitions back: it would hold up the whole
+    /// group, and never read again.
+    pub(super) fn watch_leaving(&mut self, leaving: bool) -> Result<(), SourceError> {
+        let since = self.leaving.filter(|_| leaving);
+        if since.is_some_and(|since| since.elapsed() > LEAVING) {
+            return Err(SourceError::Gone(
+                "librdkafka does not finish giving partitions back to the group. Start the connector again; it goes \
+                 on where the database has it"
+                    .to_owned(),
+            ));
+        }
+        self.leaving = leaving.then(|| since.unwrap_or_else(Instant::now));
+        Ok(())
+    }
+
     /// Tells when no broker is connected any more, and when one is again.
     pub(super) fn tell_trouble(&mut self, connected: Option<bool>) {
         let trouble = connected == Some(false);
@@ -127,9 +162,12 @@ mod tests {
         let mut found = read(statistics);
         found.ends.sort_unstable();
         let at = |number| Partition::new("to\"pic", number);
-        assert_eq!(found, News { ends: vec![(at(0), 7), (at(1), 5), (at(3), 0)], connected: Some(false) });
+        assert_eq!(
+            found,
+            News { ends: vec![(at(0), 7), (at(1), 5), (at(3), 0)], connected: Some(false), leaving: false }
+        );
         let up = br#"{"brokers": {"b:9092/bootstrap": {"state": "DOWN"}, "b:9092/1": {"state": "UP"}}}"#;
-        assert_eq!(read(up), News { ends: Vec::new(), connected: Some(true) });
+        assert_eq!(read(up), News { ends: Vec::new(), connected: Some(true), leaving: false });
     }
 
     #[test]
@@ -138,5 +176,19 @@ mod tests {
             assert_eq!(read(text.as_bytes()), News::default(), "{text}");
         }
         assert_eq!(read(b"{}"), News::default());
+    }
+
+    #[test]
+    fn a_group_that_waits_for_its_last_commits_is_told_only_while_its_coordinator_is_there() {
+        let group = |state: &str, join_state: &str| {
+            read(
+                format!(r#"{{"cgrp": {{"state": "{state}", "join_state": "{join_state}", "stateage": 7}}}}"#)
+                    .as_bytes(),
+            )
+        };
+        assert!(group("up", "wait-incr-unassign-to-complete").leaving);
+        assert!(group("up", "wait-unassign-to-complete").leaving);
+        assert!(!group("wait-coord", "wait-incr-unassign-to-complete").leaving);
+        assert!(!group("up", "steady").leaving);
     }
 }
