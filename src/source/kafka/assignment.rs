@@ -59,6 +59,9 @@ impl Poller {
     pub(super) fn depart(&mut self, partitions: Vec<Partition>, lost: bool) {
         tracing::info!(?partitions, lost, "revoked by the group");
         self.hand_on();
+        if !lost {
+            self.advise(true);
+        }
         // Only what librdkafka was given can be taken back from it.
         let reading: Vec<Partition> =
             partitions.iter().filter(|partition| self.is_reading(partition)).cloned().collect();

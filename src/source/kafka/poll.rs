@@ -33,6 +33,8 @@ pub(super) const ASK: Duration = Duration::from_secs(2);
 /// How long the thread waits for room before it pauses all partitions. A pause throws away what
 /// librdkafka has fetched ahead, so a short wait is not worth one.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the broker is told how far we are.
+const ADVISE: Duration = Duration::from_secs(1);
 /// A run of records is handed on at this size, though more of the partition may be at hand.
 const RUN_BYTES: usize = 512 * 1024;
 /// The same in records.
@@ -72,6 +74,10 @@ pub(super) struct Poller {
     pub(super) paused: bool,
     /// Nothing can be read, and that was told.
     pub(super) troubled: bool,
+    /// How far partitions are, which the broker is not told yet.
+    pub(super) advice: HashMap<Partition, i64>,
+    /// When it was told last.
+    pub(super) advised: Option<Instant>,
     /// Since when librdkafka has been giving partitions back.
     pub(super) leaving: Option<Instant>,
 }
@@ -118,6 +124,8 @@ impl Poller {
             outbox: VecDeque::new(),
             paused: false,
             troubled: false,
+            advice: HashMap::new(),
+            advised: None,
             leaving: None,
         }
     }
@@ -178,6 +186,7 @@ impl Poller {
     fn poll_until_end(&mut self) -> Result<(), End> {
         loop {
             self.obey()?;
+            self.advise(false);
             self.heed_notes()?;
             self.let_go();
             self.announce();
@@ -248,20 +257,30 @@ impl Poller {
                 Ok(Command::Announce(partition)) => {
                     self.halt(&partition, State::Unannounced { due: Instant::now() })?;
                 }
-                Ok(Command::Commit(point)) => self.commit(&point),
-                Ok(Command::Close) | Err(TryRecvError::Disconnected) => return Err(End::Closed),
+                Ok(Command::Commit(point)) => self.advice.extend(point.next_offsets().iter().cloned()),
+                Ok(Command::Close) | Err(TryRecvError::Disconnected) => {
+                    self.advise(true);
+                    return Err(End::Closed);
+                }
                 Err(TryRecvError::Empty) => return Ok(()),
             }
         }
     }
 
-    fn commit(&self, point: &CommitPoint) {
+    /// Tells the broker how far we are: once a second at most, and `now` when partitions go. Each commit that is under
+    /// way when a broker crashes holds up the rebalance that follows.
+    pub(super) fn advise(&mut self, now: bool) {
+        let is_due = self.advised.is_none_or(|last| last.elapsed() >= ADVISE);
+        if self.advice.is_empty() || !(now || is_due) {
+            return;
+        }
         let mut list = TopicPartitionList::new();
-        for (partition, next) in point.next_offsets() {
-            if self.states.contains_key(partition) {
-                drop(list.add_partition_offset(partition.topic(), partition.number(), Offset::Offset(*next)));
+        for (partition, next) in std::mem::take(&mut self.advice) {
+            if self.states.contains_key(&partition) {
+                drop(list.add_partition_offset(partition.topic(), partition.number(), Offset::Offset(next)));
             }
         }
+        self.advised = Some(Instant::now());
         if list.count() > 0
             && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
         {
