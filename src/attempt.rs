@@ -15,7 +15,7 @@ use crate::error::{ConnectorError, Disposition, WriteError};
 use crate::monitoring::LaneMonitor;
 use crate::source::{Partition, Tenure};
 use crate::write::topic::LetterTopic;
-use crate::write::{First, LetterError, Receipt, Taken, Writer, Written};
+use crate::write::{First, Receipt, Taken, Writer, Written};
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -79,13 +79,15 @@ pub(crate) async fn write_until_settled<W: Writer>(
     let (mut pauses, mut published) = (pauses(), 0);
     gate.breaker.judge(batch).map_err(ConnectorError::TooManyRejects)?;
     loop {
+        if let Some(topic) = &gate.letters
+            && let Err(error) = topic.publish(batch, &mut published).await
+        {
+            pause_or_give_up(error.into(), listener, &mut pauses).await?;
+            continue;
+        }
         let begun = Instant::now();
         listener.begins();
-        let written = match publish(gate, batch, &mut published).await {
-            Ok(()) => writer.write(batch).await,
-            Err(error) => Err(error.into()),
-        };
-        match written {
+        match writer.write(batch).await {
             Ok(Written::Durable(receipt)) => {
                 listener.recovered();
                 gate.breaker.count(batch);
@@ -119,14 +121,6 @@ pub(crate) async fn write_until_settled<W: Writer>(
             }
         }
     }
-}
-
-/// Writes the dead letters that are not yet there to the topic for them, if there is one.
-async fn publish(gate: &Gate, batch: &Batch, published: &mut usize) -> Result<(), LetterError> {
-    if let Some(topic) = &gate.letters {
-        *published = topic.publish(batch, *published).await?;
-    }
-    Ok(())
 }
 
 fn refused(batch: &Batch, error: WriteError) -> ConnectorError {

@@ -194,21 +194,22 @@ impl Batch {
 
     /// Makes rejects of records that the target refuses: they are no longer among the changes, and what they
     /// had overtaken is. Does nothing for a record that was refused before.
+    ///
+    /// # Panics
+    /// When the run that a record lies in was not kept.
     pub fn refuse(&mut self, refusals: Vec<Refusal>) {
         for Refusal { table, entry, reject } in refusals {
             let (span, offset) = self.tables[table.0].origin(entry);
-            let is_known = self.rejected.iter().any(|known| known.span == span && known.offset == offset);
-            if is_known {
+            // A tombstone is among the changes of every table.
+            let is_new =
+                self.tables.iter_mut().fold(false, |is_new, table| table.refuse(span, offset) | is_new);
+            if !is_new {
                 continue;
-            }
-            for table in &mut self.tables {
-                table.refuse(span, offset);
             }
             let Span { partition, tenure, .. } = &self.spans[span];
             let (partition, tenure) = (partition.clone(), *tenure);
             let rejected = Rejected { partition, tenure, offset, table: Some(table), reject, span };
-            self.bytes += size_of::<Rejected>();
-            self.bytes += self.record(&rejected).map_or(0, |record| record.bytes());
+            self.bytes += size_of::<Rejected>() + self.record(&rejected).bytes();
             self.rejected.push(rejected);
         }
     }
@@ -234,25 +235,23 @@ impl Batch {
     }
 
     /// The same with all that is kept of them.
+    ///
+    /// # Panics
+    /// When the run that a record lies in was not kept.
     pub fn dead_letters(&self) -> impl Iterator<Item = DeadLetter<'_>> {
         self.rejected().map(|rejected| DeadLetter {
             rejected,
             table: rejected.table.map(|table| self.tables[table.0].name()),
-            record: self.record(rejected).unwrap_or(SourceRecord {
-                offset: rejected.offset,
-                timestamp: None,
-                key: None,
-                payload: None,
-                headers: Default::default(),
-            }),
+            record: self.record(rejected),
         })
     }
 
     /// The record as it came, in one of the runs that are kept.
-    fn record(&self, rejected: &Rejected) -> Option<SourceRecord<'_>> {
+    fn record(&self, rejected: &Rejected) -> SourceRecord<'_> {
         let of =
             |run: &&Arc<Fetched>| run.tenure() == rejected.tenure && *run.partition() == rejected.partition;
-        self.runs.iter().filter(of).find_map(|run| run.record_at(rejected.offset))
+        let found = self.runs.iter().filter(of).find_map(|run| run.record_at(rejected.offset));
+        found.expect("a batch keeps the runs that its records lie in")
     }
 
     /// What is to be done to `table`. Sorted by key, so that upserts lock rows in one

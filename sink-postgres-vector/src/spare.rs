@@ -93,8 +93,8 @@ impl Transaction<'_> {
     /// commit only is not found here, unless
     /// [`check_constraints_at_once`](Self::check_constraints_at_once) was called before.
     ///
-    /// No statement of the transaction may have failed before. Only errors of [`Class::Data`] refuse a row. Any other is returned at once; the transaction can then only be
-    /// rolled back.
+    /// No statement of the transaction may have failed before. Only errors of [`Class::Data`] refuse a row. Any other is
+    /// returned at once; the transaction can then only be rolled back.
     pub async fn upsert_sparing(
         &mut self,
         table: &VectorTable,

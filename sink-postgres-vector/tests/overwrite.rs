@@ -1,6 +1,6 @@
 //! Which of two versions of a row stays.
 
-use sink_postgres_vector::{Deleted, Deletion, Overwrite, Upserted, VectorRow};
+use sink_postgres_vector::{Deleted, Deletion, Overwrite, Transaction, Upserted, VectorRow, VectorTable};
 
 use crate::support::{Database, one, row, run, vectors};
 
@@ -15,6 +15,16 @@ fn may_write(stored: Option<Option<i64>>, incoming: Option<i64>, overwrite: Over
     }
 }
 
+/// Writes a row for each of [`STORED`].
+async fn store(transaction: &mut Transaction<'_>, table: &VectorTable, ids: &[String]) {
+    let stored: Vec<_> = STORED
+        .iter()
+        .zip(ids)
+        .map(|(timestamp, id)| VectorRow { timestamp: *timestamp, ..row(id, "old", &[1.0]) })
+        .collect();
+    transaction.upsert(table, &stored, Overwrite::Always).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_row_is_replaced_as_the_timestamps_and_the_rule_say() {
     let (_database, mut connection, table) = Database::with_table(1).await;
@@ -22,12 +32,7 @@ async fn a_row_is_replaced_as_the_timestamps_and_the_rule_say() {
     for overwrite in [Overwrite::Always, Overwrite::NotNewer, Overwrite::Older] {
         for incoming in [None, Some(10)] {
             let mut transaction = connection.begin().await.unwrap();
-            let stored: Vec<_> = STORED
-                .iter()
-                .zip(&ids)
-                .map(|(timestamp, id)| VectorRow { timestamp: *timestamp, ..row(id, "old", &[1.0]) })
-                .collect();
-            transaction.upsert(&table, &stored, Overwrite::Always).await.unwrap();
+            store(&mut transaction, &table, &ids).await;
             let rows: Vec<_> =
                 ids.iter().map(|id| VectorRow { timestamp: incoming, ..row(id, "new", &[2.0]) }).collect();
             let upserted = transaction.upsert(&table, &rows, overwrite).await.unwrap();
@@ -55,12 +60,7 @@ async fn a_row_is_deleted_as_the_timestamps_and_the_rule_say() {
     for overwrite in [Overwrite::Always, Overwrite::NotNewer, Overwrite::Older] {
         for at in [None, Some(10)] {
             let mut transaction = connection.begin().await.unwrap();
-            let stored: Vec<_> = STORED
-                .iter()
-                .zip(&ids)
-                .map(|(timestamp, id)| VectorRow { timestamp: *timestamp, ..row(id, "old", &[1.0]) })
-                .collect();
-            transaction.upsert(&table, &stored, Overwrite::Always).await.unwrap();
+            store(&mut transaction, &table, &ids).await;
             let mut keys: Vec<_> = ids.iter().map(|id| Deletion { id, timestamp: at }).collect();
             keys.push(Deletion { id: "never there", timestamp: at });
             let deleted = transaction.delete(&table, &keys, overwrite).await.unwrap();

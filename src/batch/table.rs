@@ -170,9 +170,9 @@ impl TableEntries {
         (entry.span as usize, entry.offset)
     }
 
-    /// Leaves out what comes from this record from now on.
-    pub(super) fn refuse(&mut self, span: usize, offset: i64) {
-        self.refused.insert((span as u32, offset));
+    /// Leaves out what comes from this record from now on. Returns whether it was not left out before.
+    pub(super) fn refuse(&mut self, span: usize, offset: i64) -> bool {
+        self.refused.insert((span as u32, offset))
     }
 
     /// What is left to do, but for spans that were `dropped`.

@@ -166,7 +166,8 @@ impl Course {
     }
 
     pub(super) fn attempt_begins(&mut self, lane: usize) {
-        self.waiting.insert(lane, Mark::now());
+        // A batch that is written again without what was refused of it has waited since its first attempt.
+        self.waiting.entry(lane).or_insert_with(Mark::now);
     }
 
     pub(super) fn attempt_failed(&mut self, lane: usize, error: String) {
@@ -199,7 +200,10 @@ impl Course {
         let (phase, reason) = self.current();
         let longest = self.waiting.values().min_by_key(|since| since.steady);
         match longest {
-            Some(since) if phase.is_healthy() && now.saturating_duration_since(since.steady) > STALL => {
+            Some(since)
+                if matches!(phase, Phase::Running | Phase::Paused)
+                    && now.saturating_duration_since(since.steady) > STALL =>
+            {
                 let seconds = now.saturating_duration_since(since.steady).as_secs();
                 (Phase::Retrying, format!("the database has not answered a batch for {seconds} s"), *since)
             }

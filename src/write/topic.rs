@@ -71,7 +71,8 @@ impl LetterError {
         use RDKafkaErrorCode as Code;
         !matches!(
             self.code,
-            Code::UnknownTopicOrPartition
+            Code::Fatal
+                | Code::UnknownTopicOrPartition
                 | Code::UnknownTopic
                 | Code::MessageSizeTooLarge
                 | Code::InvalidMessageSize
@@ -95,6 +96,7 @@ impl LetterError {
                 "A dead letter is somewhat larger than its record. Raise max.message.bytes of the topic, and \
                  message.max.bytes under source.kafka.properties",
             ),
+            Code::Fatal => Some("librdkafka cannot go on with this producer. Start the connector again"),
             _ if !self.is_passing() => Some("The connector needs the right Write on this topic"),
             _ => None,
         }
@@ -115,7 +117,8 @@ impl LetterTopic {
         }
         config
             .set("bootstrap.servers", settings.bootstrap_servers.join(","))
-            .set("enable.idempotence", "true")
+            // Not idempotent: a letter may come twice, and an idempotent producer can fail for good.
+            .set("acks", "all")
             .set("message.timeout.ms", ACKNOWLEDGE.as_millis().to_string())
             .set("topic.metadata.propagation.max.ms", LOOK.as_millis().to_string())
             .set("allow.auto.create.topics", "false");
@@ -142,29 +145,27 @@ impl LetterTopic {
         }
     }
 
-    /// Writes the dead letters of `batch` from number `from` on, and waits until all are acknowledged. Returns how
-    /// many there are in all.
+    /// Writes the dead letters of `batch` but for the first `published`, and waits until all are acknowledged. Counts
+    /// each of them in `published`, also when a later one fails.
     ///
     /// Cancel-safe: what was sent stays sent, and may be sent again.
     ///
     /// # Errors
     /// See [`LetterError::is_passing`].
-    pub(crate) async fn publish(&self, batch: &Batch, from: usize) -> Result<usize, LetterError> {
-        let mut count = from;
+    pub(crate) async fn publish(&self, batch: &Batch, published: &mut usize) -> Result<(), LetterError> {
         let mut sent: Vec<DeliveryFuture> = Vec::new();
-        for letter in batch.dead_letters().skip(from) {
+        for letter in batch.dead_letters().skip(*published) {
             sent.push(self.send(&letter).await?);
-            count += 1;
         }
         for delivery in sent {
             match delivery.await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => *published += 1,
                 Ok(Err((error, _))) => return Err(self.failed(&error)),
                 // The producer gave the record up without a word.
                 Err(_) => return Err(self.failed(&KafkaError::Canceled)),
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     async fn send(&self, letter: &DeadLetter<'_>) -> Result<DeliveryFuture, LetterError> {

@@ -168,7 +168,8 @@ pub(crate) struct TopicProducer<'a> {
     topic: &'a Topic,
 }
 
-struct Strict;
+/// Panics when the broker does not take a record.
+pub(crate) struct Strict;
 
 impl ClientContext for Strict {}
 

@@ -7,13 +7,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::ClientContext;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio_postgres::Client;
 
 use super::SHAPE;
-use crate::support::kafka::Topic;
+use crate::support::kafka::{Strict, Topic};
 use crate::support::postgres::one;
 use crate::support::random::Random;
 use crate::support::record::hash;
@@ -76,20 +74,6 @@ impl Load {
     pub(crate) fn finish(self) -> Expected {
         self.shared.stop.store(true, Ordering::Relaxed);
         tokio::task::block_in_place(|| self.thread.join().unwrap())
-    }
-}
-
-struct Strict;
-
-impl ClientContext for Strict {}
-
-impl ProducerContext for Strict {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            panic!("the broker did not take a record: {error}");
-        }
     }
 }
 
