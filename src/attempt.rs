@@ -104,6 +104,7 @@ pub(crate) async fn write_until_settled<W: Writer>(
                 published = 0;
             }
             Ok(Written::Refused(refusals)) => {
+                tracing::debug!(records = refusals.len(), took = ?begun.elapsed(), "refused by the target");
                 batch.refuse(refusals);
                 if gate.tolerance == Tolerance::None
                     && let Some(rejected) = batch.rejected().min_by_key(|rejected| rejected.offset)

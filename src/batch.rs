@@ -10,6 +10,7 @@
 mod letter;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::commit::CommitPoint;
@@ -22,7 +23,7 @@ use crate::write::Receipt;
 pub use letter::{DeadLetter, Refusal, Rejected};
 pub use table::{Deletion, EntryId, Row, TableChanges};
 
-use table::TableEntries;
+use table::{Origin, TableEntries};
 
 /// The stretch of one partition that a batch covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Batch {
     dropped: Vec<bool>,
     tables: Vec<TableEntries>,
     rejected: Vec<Rejected>,
+    /// The records among them that the target refused.
+    refused: BTreeSet<Origin>,
     /// What the records lie in, and with it their share of the source's budget.
     runs: Vec<Arc<Fetched>>,
     records: usize,
@@ -76,6 +79,7 @@ impl Batch {
             dropped: Vec::new(),
             tables: router.tables().iter().map(TableEntries::new).collect(),
             rejected: Vec::new(),
+            refused: BTreeSet::new(),
             runs: Vec::new(),
             records: 0,
             source_bytes: 0,
@@ -148,13 +152,14 @@ impl Batch {
         index
     }
 
-    /// Takes note that the batch covers `record`, and says under which span.
-    fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> usize {
-        let index = self.pass(at, record.offset + 1, record.timestamp);
+    /// Takes note that the batch covers `record`, which lies in the run that was kept last.
+    fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> Origin {
+        let span = self.pass(at, record.offset + 1, record.timestamp);
         self.records += 1;
         self.timestamps.extend(record.timestamp);
         self.source_bytes += record.bytes();
-        index
+        let run = self.runs.len().saturating_sub(1);
+        Origin { span: span as u32, run: run as u32, offset: record.offset }
     }
 
     /// Adds a row: `embedding` with its `vector`, which has the table's dimension.
@@ -166,15 +171,15 @@ impl Batch {
         embedding: &Embedding<'_>,
         vector: &[f32],
     ) {
-        let span = self.cover(at, record);
-        self.bytes += self.tables[table.0].upsert(span, record.offset, embedding, vector);
+        let origin = self.cover(at, record);
+        self.bytes += self.tables[table.0].upsert(origin, embedding, vector);
     }
 
     /// Adds a deletion of `id` from every table.
     pub fn delete(&mut self, at: &Place<'_>, record: &SourceRecord<'_>, id: &str) {
-        let span = self.cover(at, record);
+        let origin = self.cover(at, record);
         for table in &mut self.tables {
-            self.bytes += table.delete(span, record, id);
+            self.bytes += table.delete(origin, record, id);
         }
     }
 
@@ -186,10 +191,10 @@ impl Batch {
         table: Option<TableId>,
         reject: Reject,
     ) {
-        let span = self.cover(at, record);
+        let origin = self.cover(at, record);
         self.bytes += record.bytes() + size_of::<Rejected>();
-        let (partition, tenure) = (at.partition.clone(), at.tenure);
-        self.rejected.push(Rejected { partition, tenure, offset: record.offset, table, reject, span });
+        let (partition, offset) = (at.partition.clone(), record.offset);
+        self.rejected.push(Rejected { partition, offset, table, reject, origin });
     }
 
     /// Makes rejects of records that the target refuses: they are no longer among the changes, and what they
@@ -199,19 +204,27 @@ impl Batch {
     /// When the run that a record lies in was not kept.
     pub fn refuse(&mut self, refusals: Vec<Refusal>) {
         for Refusal { table, entry, reject } in refusals {
-            let (span, offset) = self.tables[table.0].origin(entry);
+            let origin = self.tables[table.0].origin(entry);
             // A tombstone is among the changes of every table.
-            let is_new =
-                self.tables.iter_mut().fold(false, |is_new, table| table.refuse(span, offset) | is_new);
-            if !is_new {
+            if !self.refused.insert(origin) {
                 continue;
             }
-            let Span { partition, tenure, .. } = &self.spans[span];
-            let (partition, tenure) = (partition.clone(), *tenure);
-            let rejected = Rejected { partition, tenure, offset, table: Some(table), reject, span };
+            let partition = self.spans[origin.span as usize].partition.clone();
+            let rejected = Rejected { partition, offset: origin.offset, table: Some(table), reject, origin };
             self.bytes += size_of::<Rejected>() + self.record(&rejected).bytes();
             self.rejected.push(rejected);
         }
+    }
+
+    /// What the changes had overtaken that the target refuses, by table: to be done in their place, if it is not
+    /// refused either. `refusals` are all of an attempt; `latest` is where those begin whose place is to be taken.
+    pub fn uncovered(&self, refusals: &[Refusal], latest: usize) -> Vec<TableChanges<'_>> {
+        let origins = |refusals: &[Refusal]| -> BTreeSet<Origin> {
+            refusals.iter().map(|refusal| self.tables[refusal.table.0].origin(refusal.entry)).collect()
+        };
+        let (mut refused, uncovering) = (origins(refusals), origins(&refusals[latest..]));
+        refused.extend(&self.refused);
+        self.tables.iter().map(|table| table.uncovered(&self.dropped, &refused, &uncovering)).collect()
     }
 
     /// Takes out everything that was read under these tenures: somebody else writes it. Returns
@@ -231,7 +244,7 @@ impl Batch {
 
     /// The records of the batch that cannot be used.
     pub fn rejected(&self) -> impl Iterator<Item = &Rejected> {
-        self.rejected.iter().filter(|rejected| !self.dropped[rejected.span])
+        self.rejected.iter().filter(|rejected| !self.dropped[rejected.origin.span as usize])
     }
 
     /// The same with all that is kept of them.
@@ -246,18 +259,17 @@ impl Batch {
         })
     }
 
-    /// The record as it came, in one of the runs that are kept.
+    /// The record as it came, in the run that was kept when it was added.
     fn record(&self, rejected: &Rejected) -> SourceRecord<'_> {
-        let of =
-            |run: &&Arc<Fetched>| run.tenure() == rejected.tenure && *run.partition() == rejected.partition;
-        let found = self.runs.iter().filter(of).find_map(|run| run.record_at(rejected.offset));
+        let run = self.runs.get(rejected.origin.run as usize);
+        let found = run.and_then(|run| run.record_at(rejected.offset));
         found.expect("a batch keeps the runs that its records lie in")
     }
 
     /// What is to be done to `table`. Sorted by key, so that upserts lock rows in one
     /// order; a deadlock that is left (with deletions, or with others) is tried again.
     pub fn changes(&self, table: TableId) -> TableChanges<'_> {
-        self.tables[table.0].changes(&self.dropped)
+        self.tables[table.0].changes(&self.dropped, &self.refused)
     }
 
     /// Turns the proof that this batch is durable into the right to commit its positions.

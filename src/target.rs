@@ -61,6 +61,7 @@ pub(crate) fn connect_options(settings: &Settings) -> ConnectOptions {
 pub(crate) fn writer(settings: &Settings, tables: &[VectorTable]) -> PostgresWriter {
     PostgresWriter::new(settings.connector.clone(), connect_options(settings), tables.to_vec())
         .with_max_payload(settings.errors.max_payload)
+        .with_max_refused(settings.errors.max_ratio_permille)
 }
 
 /// What finds the table of each record.

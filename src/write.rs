@@ -8,6 +8,7 @@ mod ledger;
 pub(crate) mod letters;
 mod postgres;
 pub(crate) mod replay;
+mod sparing;
 pub(crate) mod topic;
 
 use std::future::Future;
@@ -92,8 +93,8 @@ pub enum Written {
     /// Nothing was written: these partitions belong to somebody else by now, or their stored
     /// position is not the one that the batch goes on from.
     Fenced(Vec<(Partition, Tenure)>),
-    /// Nothing was written: these changes are refused by the target whenever they are tried, and all others are
-    /// not. Without them the batch can be written. Never empty.
+    /// Nothing was written: these changes are refused by the target whenever they are tried. Without them the batch is to
+    /// be tried again; others may turn out to be refused then. Never empty.
     Refused(Vec<Refusal>),
 }
 

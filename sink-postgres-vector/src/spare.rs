@@ -41,14 +41,16 @@ const UNDO_AND_END: &str = "rollback to savepoint sparing; release savepoint spa
 struct Search {
     waiting: Vec<Range<usize>>,
     spared: Spared,
+    most: usize,
 }
 
 impl Search {
-    fn new(len: usize) -> Self {
+    fn new(len: usize, most: usize) -> Self {
         let whole = 0..len;
         Self {
             waiting: if whole.is_empty() { Vec::new() } else { vec![whole] },
             spared: Spared { changed: 0, stale: 0, refused: Vec::new() },
+            most,
         }
     }
 
@@ -72,6 +74,9 @@ impl Search {
             Err(error) if error.class() != Class::Data || error.is_closed() => Err(error),
             Err(error) if part.len() == 1 => {
                 self.spared.refused.push(Refused { index: part.start, error });
+                if self.spared.refused.len() > self.most {
+                    self.waiting.clear();
+                }
                 Ok(if self.waiting.is_empty() { UNDO_AND_END } else { UNDO })
             }
             Err(_) => {
@@ -87,7 +92,9 @@ impl Search {
 impl Transaction<'_> {
     /// As [`upsert`](Self::upsert), but leaves out exactly the rows that the server refuses, and says which. It tries
     /// the whole, and halves what fails, the first half first: of two rows that exclude each other the earlier stays.
-    /// For k refused rows among n it sends about 2 k log₂ n upserts, each in a savepoint; for none, one.
+    /// For k refused rows among n it sends about 2 k log₂ n upserts, each in a savepoint; for none, one. It gives up when
+    /// more than `most` are refused: those found so far are then in the answer, and the rows behind the last are not
+    /// written.
     ///
     /// Rows are applied in their order, so keys need not be unique: the last one stays. What a constraint finds at
     /// commit only is not found here, unless
@@ -100,8 +107,9 @@ impl Transaction<'_> {
         table: &VectorTable,
         rows: &[VectorRow<'_>],
         overwrite: Overwrite,
+        most: usize,
     ) -> Result<Spared, Error> {
-        let mut search = Search::new(rows.len());
+        let mut search = Search::new(rows.len(), most);
         if !rows.is_empty() {
             self.control(BEGIN).await?;
         }
@@ -120,8 +128,9 @@ impl Transaction<'_> {
         table: &VectorTable,
         keys: &[Deletion<'_>],
         overwrite: Overwrite,
+        most: usize,
     ) -> Result<Spared, Error> {
-        let mut search = Search::new(keys.len());
+        let mut search = Search::new(keys.len(), most);
         if !keys.is_empty() {
             self.control(BEGIN).await?;
         }

@@ -36,10 +36,10 @@ async fn everything(database: &Database, prepared: bool) -> (Vec<Said>, Vec<Said
             let rows = [row("a", text, &[1.0]), row("b", text, &[1.0])];
             transaction.upsert(&table, &rows, overwrite).await.unwrap();
             transaction.check_constraints_at_once().await.unwrap();
-            transaction.upsert_sparing(&table, &rows, overwrite).await.unwrap();
+            transaction.upsert_sparing(&table, &rows, overwrite, usize::MAX).await.unwrap();
             let keys = [Deletion { id: "b", timestamp: Some(i64::MAX) }];
             transaction.delete(&table, &keys, overwrite).await.unwrap();
-            transaction.delete_sparing(&table, &keys, overwrite).await.unwrap();
+            transaction.delete_sparing(&table, &keys, overwrite, usize::MAX).await.unwrap();
             let _committed = transaction.commit().await.unwrap();
         }
     }

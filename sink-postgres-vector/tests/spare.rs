@@ -71,7 +71,8 @@ async fn for_any_poisoned_subset_exactly_that_subset_is_refused() {
         let before = self::ids(&connection).await;
         let mut transaction = connection.begin().await.unwrap();
         wire.said();
-        let spared = transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always).await.unwrap();
+        let spared =
+            transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always, usize::MAX).await.unwrap();
         let tries = wire.said().iter().filter(|said| said.kind == b'E').count();
         assert!(tries as f64 <= bound(poisoned.len(), len), "{tries} for {poisoned:?} of {len}, seed {seed}");
         let refused: Vec<usize> = spared.refused.iter().map(|refused| refused.index).collect();
@@ -102,7 +103,8 @@ async fn deletes_are_spared_in_the_same_way() {
         write(&mut connection, &table, &rows(&ids)).await;
         run(&connection, &format!("{REFUSE}{ON_DELETE}")).await;
         let mut transaction = connection.begin().await.unwrap();
-        let spared = transaction.delete_sparing(&table, &keys(&ids), Overwrite::Always).await.unwrap();
+        let spared =
+            transaction.delete_sparing(&table, &keys(&ids), Overwrite::Always, usize::MAX).await.unwrap();
         let _committed = transaction.commit().await.unwrap();
         let poisoned: BTreeSet<String> = ids.iter().filter(|id| id.contains('!')).cloned().collect();
         let refused: BTreeSet<String> =
@@ -124,7 +126,7 @@ async fn of_two_rows_that_exclude_each_other_the_earlier_stays() {
         rows[first].text = Some("same");
         rows[later].text = Some("same");
         let mut transaction = connection.begin().await.unwrap();
-        let spared = transaction.upsert_sparing(&table, &rows, Overwrite::Always).await.unwrap();
+        let spared = transaction.upsert_sparing(&table, &rows, Overwrite::Always, usize::MAX).await.unwrap();
         let refused: Vec<usize> = spared.refused.iter().map(|refused| refused.index).collect();
         assert_eq!((refused, spared.changed), (vec![later], 15));
         transaction.rollback().await.unwrap();
@@ -150,7 +152,7 @@ async fn rows_whose_keys_a_trigger_makes_equal_are_applied_in_their_order() {
     }
     let rows = rows.map(|(id, text)| row(id, text, &[1.0]));
     let mut transaction = connection.begin().await.unwrap();
-    let spared = transaction.upsert_sparing(&table, &rows, Overwrite::Always).await.unwrap();
+    let spared = transaction.upsert_sparing(&table, &rows, Overwrite::Always, usize::MAX).await.unwrap();
     assert!(spared.refused.is_empty());
     let _committed = transaction.commit().await.unwrap();
     let found = connection.client().query("select id, text from embeddings", &[]).await.unwrap();
@@ -171,7 +173,8 @@ async fn what_is_not_the_fault_of_a_row_is_returned_at_once() {
         ids[5] = format!("5!{code}");
         let mut transaction = connection.begin().await.unwrap();
         wire.said();
-        let error = transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always).await.unwrap_err();
+        let error =
+            transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always, usize::MAX).await.unwrap_err();
         assert_eq!((error.class(), error.sqlstate().unwrap().code()), (class, code));
         assert_eq!(wire.said().iter().filter(|said| said.kind == b'E').count(), 1, "{code}");
         transaction.rollback().await.unwrap();
@@ -182,9 +185,9 @@ async fn what_is_not_the_fault_of_a_row_is_returned_at_once() {
 async fn nothing_to_spare_is_not_sent() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();
-    let spared = transaction.upsert_sparing(&table, &[], Overwrite::Always).await.unwrap();
+    let spared = transaction.upsert_sparing(&table, &[], Overwrite::Always, usize::MAX).await.unwrap();
     assert_eq!((spared.changed, spared.refused.len()), (0, 0));
-    let spared = transaction.delete_sparing(&table, &[], Overwrite::Always).await.unwrap();
+    let spared = transaction.delete_sparing(&table, &[], Overwrite::Always, usize::MAX).await.unwrap();
     assert_eq!((spared.changed, spared.refused.len()), (0, 0));
     transaction.rollback().await.unwrap();
 }
@@ -203,14 +206,16 @@ async fn what_would_be_refused_at_commit_is_found_when_constraints_are_checked_a
     let ids = ["a", "b!P0001", "c", "d!23514", "e"].map(str::to_owned);
 
     let mut transaction = connection.begin().await.unwrap();
-    let spared = transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always).await.unwrap();
+    let spared =
+        transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always, usize::MAX).await.unwrap();
     assert!(spared.refused.is_empty(), "nothing is found before the commit");
     assert_eq!(transaction.check_constraints_at_once().await.unwrap_err().class(), Class::Data);
     transaction.rollback().await.unwrap();
 
     let mut transaction = connection.begin().await.unwrap();
     transaction.check_constraints_at_once().await.unwrap();
-    let spared = transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always).await.unwrap();
+    let spared =
+        transaction.upsert_sparing(&table, &rows(&ids), Overwrite::Always, usize::MAX).await.unwrap();
     assert_eq!(spared.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1, 3]);
     let _committed = transaction.commit().await.unwrap();
     assert_eq!(
@@ -228,11 +233,12 @@ async fn sparing_respects_newer_rows_and_counts_them() {
     let incoming =
         ["a", "b!P0001", "newer", "c"].map(|id| VectorRow { timestamp: Some(5), ..row(id, "late", &[1.0]) });
     let mut transaction = connection.begin().await.unwrap();
-    let spared = transaction.upsert_sparing(&table, &incoming, Overwrite::NotNewer).await.unwrap();
+    let spared =
+        transaction.upsert_sparing(&table, &incoming, Overwrite::NotNewer, usize::MAX).await.unwrap();
     assert_eq!((spared.changed, spared.stale), (2, 1));
     assert_eq!(spared.refused.iter().map(|refused| refused.index).collect::<Vec<_>>(), [1]);
     let keys = ["a", "newer", "c"].map(|id| Deletion { id, timestamp: Some(7) });
-    let spared = transaction.delete_sparing(&table, &keys, Overwrite::NotNewer).await.unwrap();
+    let spared = transaction.delete_sparing(&table, &keys, Overwrite::NotNewer, usize::MAX).await.unwrap();
     assert_eq!((spared.changed, spared.stale, spared.refused.len()), (2, 1, 0));
     let _committed = transaction.commit().await.unwrap();
     assert_eq!(

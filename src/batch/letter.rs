@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::table::EntryId;
+use super::table::{EntryId, Origin};
 use crate::reject::Reject;
 use crate::route::TableId;
-use crate::source::{Partition, SourceRecord, Tenure};
+use crate::source::{Partition, SourceRecord};
 
 /// A record that cannot be used, and why.
 #[derive(Debug)]
@@ -18,8 +18,7 @@ pub struct Rejected {
     pub table: Option<TableId>,
     /// The verdict.
     pub reject: Reject,
-    pub(super) tenure: Tenure,
-    pub(super) span: usize,
+    pub(super) origin: Origin,
 }
 
 /// The target's verdict on one change of a batch.

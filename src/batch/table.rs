@@ -59,10 +59,19 @@ pub struct TableChanges<'a> {
     pub stale: u64,
 }
 
+/// The record that a change comes from. Equal for the changes that one tombstone makes to several tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Origin {
+    /// Of the batch's spans.
+    pub(super) span: u32,
+    /// Of the runs that the batch keeps.
+    pub(super) run: u32,
+    pub(super) offset: i64,
+}
+
 #[derive(Debug)]
 struct Entry {
-    span: u32,
-    offset: i64,
+    origin: Origin,
     id: Range<usize>,
     timestamp: Option<i64>,
     /// `None` deletes.
@@ -85,8 +94,6 @@ pub(super) struct TableEntries {
     texts: String,
     vectors: Vec<f32>,
     entries: Vec<Entry>,
-    /// Span and offset of the records that the target refuses.
-    refused: BTreeSet<(u32, i64)>,
 }
 
 impl fmt::Debug for Row<'_> {
@@ -125,7 +132,6 @@ impl TableEntries {
             texts: String::new(),
             vectors: Vec::new(),
             entries: Vec::new(),
-            refused: BTreeSet::new(),
         }
     }
 
@@ -134,13 +140,7 @@ impl TableEntries {
     }
 
     /// Adds a row, and says how many bytes it takes.
-    pub(super) fn upsert(
-        &mut self,
-        span: usize,
-        offset: i64,
-        embedding: &Embedding<'_>,
-        vector: &[f32],
-    ) -> usize {
+    pub(super) fn upsert(&mut self, origin: Origin, embedding: &Embedding<'_>, vector: &[f32]) -> usize {
         debug_assert_eq!(vector.len(), self.dimensions, "the router checks the dimension");
         let id = self.keep(&embedding.id);
         let start = id.start;
@@ -151,48 +151,76 @@ impl TableEntries {
             vector: self.vectors.len(),
         });
         self.vectors.extend_from_slice(vector);
-        self.entries.push(Entry { span: span as u32, offset, id, timestamp: embedding.timestamp, row });
+        self.entries.push(Entry { origin, id, timestamp: embedding.timestamp, row });
         self.texts.len() - start + size_of_val(vector) + size_of::<Entry>()
     }
 
     /// Adds a deletion, and says how many bytes it takes.
-    pub(super) fn delete(&mut self, span: usize, record: &SourceRecord<'_>, id: &str) -> usize {
+    pub(super) fn delete(&mut self, origin: Origin, record: &SourceRecord<'_>, id: &str) -> usize {
         let timestamp = record.timestamp.map(|millis| millis.saturating_mul(1_000));
         let id = self.keep(id);
         let bytes = id.len() + size_of::<Entry>();
-        self.entries.push(Entry { span: span as u32, offset: record.offset, id, timestamp, row: None });
+        self.entries.push(Entry { origin, id, timestamp, row: None });
         bytes
     }
 
-    /// Span and offset of the record that an entry comes from.
-    pub(super) fn origin(&self, entry: EntryId) -> (usize, i64) {
-        let entry = &self.entries[entry.0 as usize];
-        (entry.span as usize, entry.offset)
+    /// The record that a change comes from.
+    pub(super) fn origin(&self, entry: EntryId) -> Origin {
+        self.entries[entry.0 as usize].origin
     }
 
-    /// Leaves out what comes from this record from now on. Returns whether it was not left out before.
-    pub(super) fn refuse(&mut self, span: usize, offset: i64) -> bool {
-        self.refused.insert((span as u32, offset))
+    /// What is left to do, but for spans that were `dropped` and records that are `refused`.
+    pub(super) fn changes(&self, dropped: &[bool], refused: &BTreeSet<Origin>) -> TableChanges<'_> {
+        let mut changes = TableChanges { skip_stale: self.skip_stale, ..TableChanges::default() };
+        for of_one_key in self.order(dropped).chunk_by(|(id, _), (next, _)| id == next) {
+            if refused.is_empty() {
+                self.fold(of_one_key, &mut changes);
+            } else {
+                self.fold(&self.without(of_one_key, refused), &mut changes);
+            }
+        }
+        changes
     }
 
-    /// What is left to do, but for spans that were `dropped`.
-    pub(super) fn changes(&self, dropped: &[bool]) -> TableChanges<'_> {
+    /// The same for those keys only of which a change is among `uncovering`.
+    pub(super) fn uncovered(
+        &self,
+        dropped: &[bool],
+        refused: &BTreeSet<Origin>,
+        uncovering: &BTreeSet<Origin>,
+    ) -> TableChanges<'_> {
+        let mut changes = TableChanges { skip_stale: self.skip_stale, ..TableChanges::default() };
+        for of_one_key in self.order(dropped).chunk_by(|(id, _), (next, _)| id == next) {
+            if of_one_key.iter().any(|(_, index)| uncovering.contains(&self.entries[*index as usize].origin))
+            {
+                self.fold(&self.without(of_one_key, refused), &mut changes);
+            }
+        }
+        changes
+    }
+
+    /// All changes by key, those of one key in the order of the log.
+    fn order(&self, dropped: &[bool]) -> Vec<(&str, u32)> {
         let mut order: Vec<(&str, u32)> = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
-            let is_refused = !self.refused.is_empty() && self.refused.contains(&(entry.span, entry.offset));
-            if !dropped[entry.span as usize] && !is_refused {
+            if !dropped[entry.origin.span as usize] {
                 order.push((&self.texts[entry.id.clone()], index as u32));
             }
         }
         order.sort_unstable();
-        let mut changes = TableChanges { skip_stale: self.skip_stale, ..TableChanges::default() };
-        for of_one_key in order.chunk_by(|(id, _), (next, _)| id == next) {
-            match self.skip_stale {
-                false => self.last_wins(of_one_key, &mut changes),
-                true => self.newest_wins(of_one_key, &mut changes),
-            }
+        order
+    }
+
+    fn without<'a>(&self, of_one_key: &[(&'a str, u32)], refused: &BTreeSet<Origin>) -> Vec<(&'a str, u32)> {
+        let is_left = |(_, index): &&(&str, u32)| !refused.contains(&self.entries[*index as usize].origin);
+        of_one_key.iter().filter(is_left).copied().collect()
+    }
+
+    fn fold<'a>(&'a self, of_one_key: &[(&'a str, u32)], changes: &mut TableChanges<'a>) {
+        match self.skip_stale {
+            false => self.last_wins(of_one_key, changes),
+            true => self.newest_wins(of_one_key, changes),
         }
-        changes
     }
 
     fn last_wins<'a>(&'a self, of_one_key: &[(&'a str, u32)], changes: &mut TableChanges<'a>) {

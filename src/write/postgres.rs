@@ -6,10 +6,10 @@ use sink_postgres_vector::{
 };
 
 use super::ledger::{self, Position};
+use super::sparing::Sparing;
 use super::{Effect, First, Receipt, Taken, Writer, Written};
-use crate::batch::{Batch, DeadLetter, Deletion, EntryId, Refusal, Row, Span, TableChanges};
+use crate::batch::{Batch, DeadLetter, Deletion, Row, Span, TableChanges};
 use crate::error::WriteError;
-use crate::reject::Reject;
 use crate::route::TableId;
 use crate::source::{Partition, Tenure};
 
@@ -23,6 +23,10 @@ pub struct PostgresWriter {
     tables: Vec<VectorTable>,
     /// Of a dead letter's payload no more is kept.
     max_payload: usize,
+    /// Of a thousand records, with more than these refused the search for others ends.
+    max_refused: u32,
+    /// The batch that was refused last, if that is this one or the one before: the next is likely to be refused too.
+    refused: Option<u64>,
     connection: Option<Connection>,
     /// What the last attempt would do, for the case that its commit is proved later.
     attempted: Option<(u64, Effect)>,
@@ -31,13 +35,29 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
-        Self { connector, options, tables, max_payload: usize::MAX, connection: None, attempted: None }
+        Self {
+            connector,
+            options,
+            tables,
+            max_payload: usize::MAX,
+            max_refused: 1_000,
+            refused: None,
+            connection: None,
+            attempted: None,
+        }
     }
 
     /// Keeps only the first `bytes` of the payload in a dead letter, and how long it was.
     #[must_use]
     pub fn with_max_payload(self, bytes: usize) -> Self {
         Self { max_payload: bytes, ..self }
+    }
+
+    /// Looks for no more refused records in a batch of which more than `permille` of a thousand are. Whoever is told of
+    /// these can then end it, or let the rest be looked for.
+    #[must_use]
+    pub fn with_max_refused(self, permille: u32) -> Self {
+        Self { max_refused: permille, ..self }
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -93,24 +113,19 @@ impl PostgresWriter {
         transaction: &mut Transaction<'_>,
         batch: &Batch,
         care: Care,
-    ) -> Result<Changed, Error> {
-        let mut changed = Changed::default();
+    ) -> Result<Sparing, Error> {
         if care == Care::AtOnce {
             transaction.check_constraints_at_once().await?;
         }
-        for (index, table) in self.tables.iter().enumerate() {
-            let mut changes = batch.changes(TableId(index));
-            changed.effect.stale += changes.stale;
-            if care == Care::Plain {
-                changed.effect.add(write_changes(transaction, table, &changes).await?);
-            } else {
-                // In the order of the log: of two rows that refuse each other the earlier one stays.
-                changes.deletes.sort_unstable_by_key(|deletion| deletion.entry);
-                changes.upserts.sort_unstable_by_key(|row| row.entry);
-                changed.spare(transaction, TableId(index), table, &changes).await?;
-            }
+        if care != Care::Plain {
+            let most = batch.records() as u64 * u64::from(self.max_refused) / 1_000;
+            return Sparing::change_tables(transaction, &self.tables, batch, most as usize).await;
         }
-        Ok(changed)
+        let mut effect = Effect::default();
+        for (index, table) in self.tables.iter().enumerate() {
+            effect.add(write_changes(transaction, table, &batch.changes(TableId(index))).await?);
+        }
+        Ok(Sparing::of_all(effect))
     }
 
     /// Some positions did not move. Either an earlier attempt at this very batch had committed, and
@@ -163,7 +178,7 @@ impl Writer for PostgresWriter {
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Written, WriteError> {
-        let mut care = Care::Plain;
+        let mut care = if self.refused.is_some() { Care::Sparing } else { Care::Plain };
         loop {
             let mut connection = self.connection().await?;
             let attempt = self.attempt(&mut connection, batch, care).await;
@@ -171,7 +186,14 @@ impl Writer for PostgresWriter {
                 self.connection = Some(connection);
             }
             care = match attempt {
-                Ok(written) => return Ok(written),
+                Ok(written) => {
+                    match &written {
+                        Written::Refused(_) => self.refused = Some(batch.id()),
+                        Written::Durable(_) if self.refused != Some(batch.id()) => self.refused = None,
+                        Written::Durable(_) | Written::Fenced(_) => {}
+                    }
+                    return Ok(written);
+                }
                 // Some row is to blame, and a more careful attempt finds out which.
                 Err(error) if error.class() == Class::Data => care.more().ok_or(error)?,
                 Err(error) => return Err(error.into()),
@@ -201,55 +223,13 @@ impl Care {
     }
 }
 
-/// What became of the changes of a batch.
-#[derive(Default)]
-struct Changed {
-    effect: Effect,
-    refused: Vec<Refusal>,
-}
-
-impl Changed {
-    async fn spare(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        id: TableId,
-        table: &VectorTable,
-        changes: &TableChanges<'_>,
-    ) -> Result<(), Error> {
-        let overwrite = overwrite(changes);
-        let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
-        let spared = transaction.delete_sparing(table, &keys, overwrite).await?;
-        self.effect.deleted += spared.changed;
-        self.effect.stale += spared.stale;
-        self.refuse(id, spared.refused, |index| changes.deletes[index].entry);
-
-        let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-        let spared = transaction.upsert_sparing(table, &rows, overwrite).await?;
-        self.effect.upserted += spared.changed;
-        self.effect.stale += spared.stale;
-        let written = (rows.len() - spared.refused.len()) as u64;
-        self.effect.unchanged += written.saturating_sub(spared.changed + spared.stale);
-        self.refuse(id, spared.refused, |index| changes.upserts[index].entry);
-        Ok(())
-    }
-
-    fn refuse(&mut self, table: TableId, refused: Vec<pg::Refused>, entry: impl Fn(usize) -> EntryId) {
-        let refusals = refused.into_iter().map(|pg::Refused { index, error }| Refusal {
-            table,
-            entry: entry(index),
-            reject: Reject::refused(&error.into()),
-        });
-        self.refused.extend(refusals);
-    }
-}
-
 /// Does the changes to one table, all or nothing.
 async fn write_changes(
     transaction: &mut Transaction<'_>,
     table: &VectorTable,
     changes: &TableChanges<'_>,
 ) -> Result<Effect, Error> {
-    let (mut effect, overwrite) = (Effect::default(), overwrite(changes));
+    let (mut effect, overwrite) = (Effect { stale: changes.stale, ..Effect::default() }, overwrite(changes));
     if !changes.deletes.is_empty() {
         let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
         let deleted = transaction.delete(table, &keys, overwrite).await?;
@@ -266,7 +246,7 @@ async fn write_changes(
     Ok(effect)
 }
 
-fn overwrite(changes: &TableChanges<'_>) -> Overwrite {
+pub(super) fn overwrite(changes: &TableChanges<'_>) -> Overwrite {
     if changes.skip_stale { Overwrite::NotNewer } else { Overwrite::Always }
 }
 

@@ -35,8 +35,8 @@ pub(crate) async fn replay(
         let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
         for spared in [
-            transaction.delete_sparing(table, &keys, OLDER).await?,
-            transaction.upsert_sparing(table, &rows, OLDER).await?,
+            transaction.delete_sparing(table, &keys, OLDER, 0).await?,
+            transaction.upsert_sparing(table, &rows, OLDER, 0).await?,
         ] {
             if let Some(refused) = spared.refused.into_iter().next() {
                 savepoint(transaction, "rollback to savepoint replay; release savepoint replay").await?;
