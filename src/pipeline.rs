@@ -17,7 +17,7 @@ use crate::attempt::Gate;
 use crate::breaker::{Breaker, BreakerSettings};
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
-use crate::lane::{Gatherer, LaneInput, LaneOutput, Scribe};
+use crate::lane::{self, Gatherer, LaneInput, LaneOutput, Scribe};
 use crate::monitoring::Monitor;
 use crate::route::Router;
 use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
@@ -93,12 +93,12 @@ impl<S: Source> Pipeline<S> {
         };
         for (lane, writer) in writers.into_iter().enumerate() {
             let (input_sender, inputs) = input_channel();
-            let (job_sender, jobs) = mpsc::channel(1);
+            let (desk, tray) = lane::halves();
             let gatherer = Gatherer::new(
                 Arc::clone(&router),
                 settings.batch,
                 settings.tolerance,
-                job_sender,
+                desk,
                 Arc::clone(&batch_ids),
                 stop_gathering.clone(),
             );
@@ -111,7 +111,7 @@ impl<S: Source> Pipeline<S> {
                 monitor: Arc::clone(monitor),
                 stop: stop_gathering.clone(),
             };
-            tasks.spawn(scribe.run(jobs));
+            tasks.spawn(scribe.run(tray));
             lanes.push(input_sender);
         }
         Self {

@@ -369,6 +369,43 @@ async fn what_only_the_commit_would_refuse_is_found_too() {
 }
 
 #[tokio::test]
+async fn all_refused_versions_of_one_key_are_found_in_one_attempt() {
+    const VERSIONS: i64 = 300;
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    run(&stage.outside, "alter table first add constraint no check (text <> 'refused')").await;
+    let mut records = vec![(0, "hot", payload("good"))];
+    records.extend((1..=VERSIONS).map(|offset| (offset, "hot", payload("refused"))));
+    records.push((VERSIONS + 1, "cold", payload("good too")));
+    let mut batch = stage.batch(1, &holding, &records);
+    let Written::Refused(refusals) = writer.write(&batch).await.unwrap() else { panic!("not refused") };
+    assert_eq!(refusals.len() as i64, VERSIONS);
+    batch.refuse(refusals);
+    durable(writer.write(&batch).await);
+    let refused: Vec<i64> = batch.dead_letters().map(|letter| letter.record.offset).collect();
+    assert_eq!(refused, (1..=VERSIONS).rev().collect::<Vec<_>>());
+    assert_eq!(stage.rows().await, rows(&[("first/hot", "good"), ("first/cold", "good too")]));
+}
+
+#[tokio::test]
+async fn where_nearly_all_is_refused_no_more_is_looked_for_than_it_takes_to_know() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer().with_max_refused(500);
+    let holding = Holding::take(&mut writer, 0).await;
+    run(&stage.outside, "alter table first add constraint no check (text <> 'refused')").await;
+    let names: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
+    let records: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| (at as i64, name.as_str(), payload("refused"))).collect();
+    let mut batch = stage.batch(1, &holding, &records);
+    let Written::Refused(refusals) = writer.write(&batch).await.unwrap() else { panic!("not refused") };
+    assert_eq!(refusals.len(), 51, "one more than half of them");
+    batch.refuse(refusals);
+    assert_eq!(write_sparing(&mut writer, batch).await.len(), 100, "the rest is found if it is asked for");
+    assert_eq!(stage.rows().await, rows(&[]));
+}
+
+#[tokio::test]
 async fn a_deletion_that_is_refused_by_one_table_is_done_in_none() {
     let stage = Stage::set().await;
     let mut writer = stage.writer();

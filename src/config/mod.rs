@@ -230,6 +230,11 @@ const MAX_WAIT: Limits<Duration> = Limits {
     most: Duration::from_secs(60),
     why: "a record waits this long before it is written",
 };
+const LINGER: Limits<Duration> = Limits {
+    least: Duration::ZERO,
+    most: Duration::from_secs(60),
+    why: "a record waits this long before it is written, though it could be at once",
+};
 const SHUTDOWN_TIMEOUT: Limits<Duration> = Limits {
     least: Duration::from_millis(100),
     most: Duration::from_secs(600),
@@ -250,5 +255,16 @@ fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSetti
         Some(field) => field.duration(&MAX_WAIT, report),
         None => Some(Duration::from_millis(200)),
     };
-    Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait? })
+    let linger = match batch.get("linger") {
+        Some(field) => field.duration(&LINGER, report).and_then(|linger| {
+            let fits = max_wait.is_none_or(|max_wait| linger <= max_wait);
+            if !fits {
+                let what = format!("{} is longer than `batch.max-wait`", field.quoted());
+                field.complain(report, what, "give less, or raise max-wait");
+            }
+            fits.then_some(linger)
+        }),
+        None => max_wait.map(|max_wait| max_wait.min(Duration::from_millis(5))),
+    };
+    Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait?, linger: linger? })
 }

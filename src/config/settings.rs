@@ -188,6 +188,8 @@ pub struct BatchSettings {
     pub max_bytes: usize,
     /// The longest that a record waits for others, 1 ms to 60 s.
     pub max_wait: Duration,
+    /// How long it waits for them though the writer is free, 0 to `max_wait`.
+    pub linger: Duration,
 }
 
 /// What bad records do.

@@ -157,6 +157,7 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             max_rows: 2000,
             max_bytes: 8 * 1024 * 1024,
             max_wait: Duration::from_millis(200),
+            linger: Duration::from_millis(5),
         },
         errors: ErrorSettings {
             tolerance: Tolerance::Data,
@@ -176,8 +177,14 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
         let shown = REFERENCE.contains(&format!("{}:", key.name()));
         assert!(shown, "connector.yaml does not show {}", key.path);
     }
-    let defaults =
-        ["start: beginning", "migrate: auto", "max-rows: 2000", "max-bytes: 8MiB", "max-wait: 200ms"];
+    let defaults = [
+        "start: beginning",
+        "migrate: auto",
+        "max-rows: 2000",
+        "max-bytes: 8MiB",
+        "max-wait: 200ms",
+        "linger: 5ms",
+    ];
     for line in defaults.into_iter().chain([
         "prepared: true",
         "statement-timeout: 2m",
@@ -193,7 +200,7 @@ fn the_reference_file_shows_every_key_and_the_defaults_that_are_true() {
             "{line}"
         );
     }
-    let explicit = "  batch: {max-rows: 2000, max-bytes: 8MiB, max-wait: 200ms}\n  errors: {tolerance: data, max-ratio: 0.9, \
+    let explicit = "  batch: {max-rows: 2000, max-bytes: 8MiB, max-wait: 200ms, linger: 5ms}\n  errors: {tolerance: data, max-ratio: 0.9, \
                     window: 1000, max-payload: 64MiB}\n  \
                     shutdown-timeout: 25s";
     assert_eq!(read(&with_keys(explicit)).unwrap(), read(MINIMAL).unwrap());
@@ -417,6 +424,9 @@ fn sizes_and_durations_are_read_with_their_units() {
     {
         assert_eq!(read_batch("8MiB", wait).max_wait, Duration::from_millis(milliseconds), "{wait}");
     }
+    assert_eq!(read_batch("8MiB", "2ms").linger, Duration::from_millis(2), "no longer than the longest wait");
+    let none = read(&with_keys("  batch: {linger: 0s}")).unwrap().batch;
+    assert_eq!((none.linger, none.max_wait), (Duration::ZERO, Duration::from_millis(200)));
 }
 
 #[test]

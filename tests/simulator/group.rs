@@ -73,10 +73,12 @@ impl Group {
         let mut random = Random::seeded(seed);
         let log = Arc::new(Log::draw(&mut random));
         let partitions = log.partitions.len();
+        let max_wait = 1 + random.below(20);
         let batch = BatchSettings {
             max_rows: 1 + random.below(12),
             max_bytes: 300 + random.below(5_000),
-            max_wait: Duration::from_millis(1 + random.below(20) as u64),
+            max_wait: Duration::from_millis(max_wait as u64),
+            linger: Duration::from_millis(random.below(max_wait + 1) as u64),
         };
         let settings = PipelineSettings {
             batch,

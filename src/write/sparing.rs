@@ -1,0 +1,117 @@
+//! Finds the records of a batch that the database refuses, within one transaction.
+//!
+//! Invariant: what is told to be refused was refused whatever stood beside it, or in the order of the log.
+
+use sink_postgres_vector::{self as pg, Error, Transaction, VectorRow, VectorTable};
+
+use super::Effect;
+use super::postgres::{deletion, overwrite, vector_row};
+use crate::batch::{Batch, EntryId, Refusal, TableChanges};
+use crate::reject::Reject;
+use crate::route::TableId;
+
+/// SQLSTATEs of refusals that another row of the batch can be the reason of: what is unique, and what excludes.
+const BY_ANOTHER_ROW: [&str; 2] = ["23505", "23P01"];
+
+/// What became of the changes of a batch some of which may be refused.
+#[derive(Default)]
+pub(super) struct Sparing {
+    pub(super) effect: Effect,
+    pub(super) refused: Vec<Refusal>,
+    /// With more than these the search ends.
+    most: usize,
+}
+
+impl Sparing {
+    /// Of an attempt in which nothing may be refused.
+    pub(super) fn of_all(effect: Effect) -> Self {
+        Self { effect, ..Self::default() }
+    }
+
+    /// Does the changes of `batch` but for those that are refused. With more than `most` of these not all are found.
+    ///
+    /// Where something is refused, the transaction holds no state worth keeping: in the order of the log, what the
+    /// refused had overtaken comes before other changes.
+    pub(super) async fn change_tables(
+        transaction: &mut Transaction<'_>,
+        tables: &[VectorTable],
+        batch: &Batch,
+        most: usize,
+    ) -> Result<Self, Error> {
+        let mut sparing = Self { most, ..Self::default() };
+        let changes = (0..tables.len()).map(|index| batch.changes(TableId(index))).collect();
+        sparing.spare(transaction, tables, changes).await?;
+        let mut latest = 0;
+        // A key of which every version is refused would take an attempt for each of them otherwise.
+        while latest < sparing.refused.len() && sparing.refused.len() <= most {
+            let uncovered = batch.uncovered(&sparing.refused, latest);
+            latest = sparing.refused.len();
+            sparing.spare(transaction, tables, uncovered).await?;
+            // These stand behind rows now that come after them in the log. The next attempt has them in their order.
+            let mut place = 0;
+            sparing.refused.retain(|refusal| {
+                place += 1;
+                place <= latest || !is_by_another_row(&refusal.reject)
+            });
+        }
+        Ok(sparing)
+    }
+
+    async fn spare(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        tables: &[VectorTable],
+        changes: Vec<TableChanges<'_>>,
+    ) -> Result<(), Error> {
+        for (index, (table, mut changes)) in tables.iter().zip(changes).enumerate() {
+            // In the order of the log: of two rows that refuse each other the earlier one stays.
+            changes.deletes.sort_unstable_by_key(|deletion| deletion.entry);
+            changes.upserts.sort_unstable_by_key(|row| row.entry);
+            self.spare_table(transaction, TableId(index), table, &changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn spare_table(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        id: TableId,
+        table: &VectorTable,
+        changes: &TableChanges<'_>,
+    ) -> Result<(), Error> {
+        self.effect.stale += changes.stale;
+        let overwrite = overwrite(changes);
+        let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
+        let spared = transaction.delete_sparing(table, &keys, overwrite, self.left()).await?;
+        self.effect.deleted += spared.changed;
+        self.effect.stale += spared.stale;
+        self.refuse(id, spared.refused, |index| changes.deletes[index].entry);
+
+        let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
+        let spared = transaction.upsert_sparing(table, &rows, overwrite, self.left()).await?;
+        self.effect.upserted += spared.changed;
+        self.effect.stale += spared.stale;
+        let written = (rows.len() - spared.refused.len()) as u64;
+        self.effect.unchanged += written.saturating_sub(spared.changed + spared.stale);
+        self.refuse(id, spared.refused, |index| changes.upserts[index].entry);
+        Ok(())
+    }
+
+    /// How many more may be refused before the search ends.
+    fn left(&self) -> usize {
+        self.most.saturating_sub(self.refused.len())
+    }
+
+    fn refuse(&mut self, table: TableId, refused: Vec<pg::Refused>, entry: impl Fn(usize) -> EntryId) {
+        let refusals = refused.into_iter().map(|pg::Refused { index, error }| Refusal {
+            table,
+            entry: entry(index),
+            reject: Reject::refused(&error.into()),
+        });
+        self.refused.extend(refusals);
+    }
+}
+
+fn is_by_another_row(reject: &Reject) -> bool {
+    reject.sqlstate.as_deref().is_some_and(|sqlstate| BY_ANOTHER_ROW.contains(&sqlstate))
+}
