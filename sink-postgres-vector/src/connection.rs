@@ -188,6 +188,12 @@ impl Connection {
         answer.map_err(|error| self.unless_granted(error, table))
     }
 
+    /// Prepares what takes rows into a table by COPY.
+    pub(crate) async fn copy_statement(&mut self, table: &VectorTable) -> Result<Statement, Error> {
+        let prepared = self.statement(table.copy_sql(), &[], table.vector_array().oid()).await;
+        prepared.map_err(|error| self.unless_granted(error, table))
+    }
+
     /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
     async fn statement(&mut self, sql: &str, types: &[Type], vector: Oid) -> Result<Statement, Error> {
         if let Some((oid, statement)) = self.statements.get(sql)

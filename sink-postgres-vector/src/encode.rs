@@ -70,6 +70,23 @@ impl ToSql for Column<'_> {
     to_sql_checked!();
 }
 
+/// What comes before the rows of a COPY: its signature, no flags, no extension.
+pub(crate) const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// What comes behind them.
+pub(crate) const COPY_TRAILER: &[u8] = b"\xff\xff";
+
+/// One row of a COPY: the number of its fields, and each as in an array.
+pub(crate) fn copy_row(row: &VectorRow<'_>, out: &mut BytesMut) -> Result<(), EncodeError> {
+    out.put_i16(6);
+    text(Some(row.id), out)?;
+    text(row.text, out)?;
+    vector(row.embedding, out)?;
+    timestamp(row.timestamp, out);
+    text(row.source, out)?;
+    jsonb(row.metadata, out)
+}
+
 /// Keys to delete.
 pub(crate) struct Keys<'a>(pub(crate) &'a [Deletion<'a>]);
 
@@ -117,7 +134,7 @@ impl ToSql for Times<'_> {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum EncodeError {
+pub(crate) enum EncodeError {
     #[error("the parameter is not an array")]
     NotAnArray,
     #[error("a value or the batch is too large")]

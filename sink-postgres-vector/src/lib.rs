@@ -10,6 +10,7 @@
 //! 3. [`VectorTable::check`] proves that a table has the shape it must have.
 //! 4. [`Connection::begin_for`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
 //!    Only a commit that the server has confirmed makes a [`Committed`].
+//!    Into a table that was empty, [`Transaction::insert`] is faster.
 //! 5. [`Transaction::upsert_sparing`] does the same for a batch in which the server refuses some rows, and finds them.
 //!
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
@@ -20,6 +21,7 @@ mod class;
 mod column;
 mod connection;
 mod contract;
+mod copy;
 mod driver;
 mod encode;
 mod error;

@@ -38,6 +38,13 @@ select count(*), count(*) filter (where dated) from written"#
     }
 }
 
+/// Takes rows that are new, in COPY's binary form.
+pub(crate) fn copy(schema: &Ident, table: &Ident) -> String {
+    format!(
+        r#"copy {schema}.{table} (id, text, embedding, "timestamp", source, metadata) from stdin (format binary)"#
+    )
+}
+
 /// Counts, of the rows `$1` that come with the timestamps `$2`, those whose stored timestamp is later, and those whose
 /// is the same. Right behind the upsert it is exact: that has locked every row, also those it left alone.
 pub(crate) fn count_later(schema: &Ident, table: &Ident) -> String {

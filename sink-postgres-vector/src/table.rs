@@ -37,6 +37,8 @@ pub struct VectorTable {
     delete: Guarded,
     count_later: String,
     count_keys: String,
+    copy: String,
+    was_empty: bool,
     table: String,
     schemas: String,
 }
@@ -71,7 +73,12 @@ impl VectorTable {
     /// Checks the table: the extension, every column's type and whether it takes nulls, the dimension, a unique key on
     /// `id`, the rights of the role. All that is wrong is reported together. Changes nothing, and takes at most 60 s.
     pub async fn check(client: &Client, spec: &TableSpec) -> Result<Self, ContractError> {
-        match timeout(QUESTION, contract::check(client, spec)).await {
+        let checked = async {
+            let mut table = contract::check(client, spec).await?;
+            table.was_empty = table.is_empty(client).await?;
+            Ok(table)
+        };
+        match timeout(QUESTION, checked).await {
             Ok(checked) => checked,
             Err(_) => Err(ContractError::Unknown(Error::new(
                 format!("check the table {}", spec.name),
@@ -107,6 +114,23 @@ impl VectorTable {
         self.max_source_chars
     }
 
+    /// Whether there was no row in it when it was checked, nor any other reason why
+    /// [`Transaction::insert`](crate::Transaction::insert) should fail. Only a good guess by now.
+    pub fn was_empty(&self) -> bool {
+        self.was_empty
+    }
+
+    /// What has no pages has no rows. Rules and policies do not go with COPY.
+    async fn is_empty(&self, client: &Client) -> Result<bool, ContractError> {
+        let sql = "select c.relkind = 'r' and not c.relhasrules and not c.relrowsecurity \
+                   and pg_catalog.pg_relation_size(c.oid) = 0 \
+                   from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass($1)";
+        let answer = client.query_typed_opt(sql, &[(&self.table, Type::TEXT)]).await;
+        let is_empty = answer.and_then(|row| row.map_or(Ok(false), |row| row.try_get(0)));
+        let action = || format!("check the table {}", self.spec.name);
+        is_empty.map_err(|error| ContractError::Unknown(Error::during(action(), error)))
+    }
+
     pub(crate) fn proven(
         spec: TableSpec,
         schema: &Ident,
@@ -121,6 +145,8 @@ impl VectorTable {
             delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
             count_later: statement::count_later(schema, &spec.name),
             count_keys: statement::count_keys(schema, &spec.name),
+            copy: statement::copy(schema, &spec.name),
+            was_empty: false,
             table: format!("{schema}.{}", spec.name),
             schemas: match *schema == extension.schema {
                 true => schema.to_string(),
@@ -159,5 +185,9 @@ impl VectorTable {
 
     pub(crate) fn count_keys_sql(&self) -> &str {
         &self.count_keys
+    }
+
+    pub(crate) fn copy_sql(&self) -> &str {
+        &self.copy
     }
 }

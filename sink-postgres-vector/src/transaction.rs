@@ -25,7 +25,7 @@ const COMMIT: &str = "select; commit";
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped is rolled back, and its connection with it"]
 pub struct Transaction<'c> {
-    connection: &'c mut Connection,
+    pub(crate) connection: &'c mut Connection,
     open: bool,
 }
 

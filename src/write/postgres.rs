@@ -27,6 +27,9 @@ pub struct PostgresWriter {
     max_refused: u32,
     /// The batch that was refused last, if that is this one or the one before: the next is likely to be refused too.
     refused: Option<u64>,
+    /// The tables, by their place, into which rows are still inserted without looking for their keys first: they were
+    /// empty, and no key has come twice.
+    fresh: Vec<bool>,
     connection: Option<Connection>,
     /// What the last attempt would do, for the case that its commit is proved later.
     attempted: Option<(u64, Effect)>,
@@ -35,10 +38,12 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
+        let fresh = tables.iter().map(|table| options.prepared && table.was_empty()).collect();
         Self {
             connector,
             options,
             tables,
+            fresh,
             max_payload: usize::MAX,
             max_refused: 1_000,
             refused: None,
@@ -58,6 +63,10 @@ impl PostgresWriter {
     #[must_use]
     pub fn with_max_refused(self, permille: u32) -> Self {
         Self { max_refused: permille, ..self }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.fresh.contains(&true)
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -123,7 +132,8 @@ impl PostgresWriter {
         }
         let mut effect = Effect::default();
         for (index, table) in self.tables.iter().enumerate() {
-            effect.add(write_changes(transaction, table, &batch.changes(TableId(index))).await?);
+            let changes = batch.changes(TableId(index));
+            effect.add(write_changes(transaction, table, &changes, self.fresh[index]).await?);
         }
         Ok(Sparing::of_all(effect))
     }
@@ -194,6 +204,12 @@ impl Writer for PostgresWriter {
                     }
                     return Ok(written);
                 }
+                // A key was there, or whatever else an upsert may get over: it is tried with one.
+                Err(error) if care == Care::Plain && error.class() != Class::Transient && self.is_fresh() => {
+                    tracing::debug!(%error, "from now on keys are looked for before rows are inserted");
+                    self.fresh.fill(false);
+                    Care::Plain
+                }
                 // Some row is to blame, and a more careful attempt finds out which.
                 Err(error) if error.class() == Class::Data => care.more().ok_or(error)?,
                 Err(error) => return Err(error.into()),
@@ -228,6 +244,7 @@ async fn write_changes(
     transaction: &mut Transaction<'_>,
     table: &VectorTable,
     changes: &TableChanges<'_>,
+    is_fresh: bool,
 ) -> Result<Effect, Error> {
     let (mut effect, overwrite) = (Effect { stale: changes.stale, ..Effect::default() }, overwrite(changes));
     if !changes.deletes.is_empty() {
@@ -238,6 +255,10 @@ async fn write_changes(
     }
     if !changes.upserts.is_empty() {
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
+        if is_fresh {
+            effect.upserted += transaction.insert(table, &rows).await?;
+            return Ok(effect);
+        }
         let upserted = transaction.upsert(table, &rows, overwrite).await?;
         effect.upserted += upserted.changed;
         effect.stale += upserted.stale;
