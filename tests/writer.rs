@@ -369,6 +369,27 @@ async fn what_only_the_commit_would_refuse_is_found_too() {
 }
 
 #[tokio::test]
+async fn rows_are_copied_into_an_empty_table_until_a_key_comes_twice() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    let first =
+        [(0, "a", payload("one")), (1, "b", payload("two")), (2, "c", payload_for("second", "three"))];
+    assert_eq!(durable(writer.write(&stage.batch(1, &holding, &first)).await).upserted, 3);
+    // One key that is there, one that is new, one that is deleted.
+    let second = [(3, "b", payload("newer")), (4, "d", payload("new")), (5, "a", None)];
+    let effect = durable(writer.write(&stage.batch(2, &holding.at(3), &second)).await);
+    assert_eq!(effect, Effect { upserted: 2, deleted: 1, ..Effect::default() });
+    let third = [(6, "b", payload("newer")), (7, "d", payload("newest"))];
+    let effect = durable(writer.write(&stage.batch(3, &holding.at(6), &third)).await);
+    assert_eq!(effect, Effect { upserted: 1, unchanged: 1, ..Effect::default() });
+    assert_eq!(
+        stage.rows().await,
+        rows(&[("first/b", "newer"), ("first/d", "newest"), ("second/c", "three")])
+    );
+}
+
+#[tokio::test]
 async fn all_refused_versions_of_one_key_are_found_in_one_attempt() {
     const VERSIONS: i64 = 300;
     let stage = Stage::set().await;
