@@ -31,11 +31,11 @@ async fn what_is_inserted_is_what_an_upsert_would_have_written() {
     run(&connection, "alter table embeddings add column seen boolean not null default true").await;
     let mut transaction = connection.begin().await.unwrap();
     assert_eq!(transaction.insert(&table, &rows).await.unwrap(), 4);
-    transaction.commit().await.unwrap();
+    let _done = transaction.commit().await.unwrap();
     run(&connection, "create table inserted as select * from embeddings; truncate embeddings").await;
     let mut transaction = connection.begin().await.unwrap();
     transaction.upsert(&table, &rows, Overwrite::Always).await.unwrap();
-    transaction.commit().await.unwrap();
+    let _done = transaction.commit().await.unwrap();
     let sql = "select count(*) from embeddings e join inserted i on e.id = i.id
                where (e.text, e.timestamp, e.source, e.metadata, e.seen, e.embedding::real[]::text)
                      is not distinct from (i.text, i.timestamp, i.source, i.metadata, i.seen, i.embedding::real[]::text)";
@@ -52,7 +52,7 @@ async fn a_batch_of_many_pieces_arrives_whole() {
     let mut transaction = connection.begin_for(ROWS * 2_000).await.unwrap();
     assert_eq!(transaction.insert(&table, &[]).await.unwrap(), 0);
     assert_eq!(transaction.insert(&table, &rows).await.unwrap(), ROWS as u64);
-    transaction.commit().await.unwrap();
+    let _done = transaction.commit().await.unwrap();
     let last =
         one::<String>(&connection, "select embedding::text from embeddings where id = 'id 1999'").await;
     let expected = vectors[ROWS - 1].iter().map(f32::to_string).collect::<Vec<_>>().join(",");
