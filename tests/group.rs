@@ -1,10 +1,21 @@
 //! Several instances of one connector share its partitions, and none writes what another has.
 
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio_postgres::Client;
 
-use crate::support::postgres::one;
+use crate::support::connector::Connector;
+use crate::support::kafka::Topic;
+use crate::support::postgres::{Database, one};
+use crate::support::record::Shape;
 use crate::support::stage::Stage;
 use crate::support::turn::alone;
+use crate::support::wait::PATIENCE;
+
+const SINGLE: Shape =
+    Shape { tables: &[("embeddings", 8)], partitions: 1, ids: 100, tombstones: 0, damaged: 0 };
 
 #[tokio::test]
 async fn two_instances_that_join_and_leave_under_load_write_everything_once() {
@@ -80,4 +91,35 @@ async fn an_instance_stopped_past_its_session_writes_nothing_of_what_it_has_lost
 /// How often a position was moved under a partition's first tenure.
 async fn first_moves(client: &Client) -> i64 {
     one(client, "select count(*) from audit.moves where epoch = 1 and after > before").await
+}
+
+#[tokio::test]
+async fn a_member_that_stands_still_though_a_broker_answers_is_replaced_and_reads_on() {
+    const TOPIC: &str = "standing";
+    let (database, any) = (Database::create().await, Topic::create(1).await);
+    let mock: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+    mock.create_topic(TOPIC, 1, 1).unwrap();
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().unwrap();
+    for number in 0..100 {
+        let key = format!("key {number}");
+        producer.send(BaseRecord::<str, [u8]>::to(TOPIC).key(&key)).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    let nobody = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 10_000];
+    mock.request_errors(RDKafkaApiKey::FindCoordinator, &nobody);
+
+    let mut connector = Connector::new(&any, &database, &SINGLE);
+    connector.kafka = format!(
+        "bootstrap-servers: ['{}']\nproperties: {{session.timeout.ms: 1500, heartbeat.interval.ms: 300}}",
+        mock.bootstrap_servers()
+    );
+    connector.topic = TOPIC.to_owned();
+    connector.migrate().await;
+    let client = database.connect().await;
+    let mut process = connector.start();
+    process.logs(1, "joining the group anew").await;
+    mock.clear_request_errors(RDKafkaApiKey::FindCoordinator);
+    process.settles(&client, 100).await;
+    process.stop().await;
 }

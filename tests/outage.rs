@@ -262,10 +262,15 @@ async fn a_broker_that_crashes_while_the_database_is_away_and_reading_is_held_is
     for round in 1..=2 {
         let moment = stage.next_moment(3 - round).await;
         process.settles(&stage.client, moment).await;
-        // More than the budget, whatever is settled by now.
-        stage.produce(20_000);
         postgres.stop("immediate");
-        process.logs(round, "partitions are paused").await;
+        // More than the budget, and nobody to write it.
+        stage.produce(20_000);
+        let is_held = async |process: &Process| {
+            let log = process.log();
+            let (held, read) = (log.rfind("partitions are paused"), log.rfind("partitions are read again"));
+            (held > read).then_some(())
+        };
+        process.until("reading to be held", is_held).await;
         kafka.stop("kill");
         kafka.start_again();
         process.logs(round, "lost=true").await;

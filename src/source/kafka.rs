@@ -7,8 +7,10 @@
 
 mod assignment;
 mod context;
+mod log;
 mod poll;
 pub(crate) mod property;
+mod rejoin;
 mod statistics;
 
 use std::time::Duration;
@@ -23,6 +25,7 @@ use super::{Budget, Partition, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
 use context::Clients;
+pub(crate) use log::Log;
 use poll::{Command, Ends, Poller};
 
 /// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
@@ -62,7 +65,7 @@ impl KafkaSource {
         let (command_sender, commands) = command_channel();
         let ends = Ends { events, commands };
         let runtime = tokio::runtime::Handle::current();
-        let poller = Poller::new(clients, settings.topics.clone(), ends, budget, runtime);
+        let poller = Poller::new(clients, settings.clone(), ends, budget, runtime);
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
@@ -136,14 +139,8 @@ pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
 }
 
 fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
-    let secrets: Vec<String> = settings
-        .properties
-        .iter()
-        .filter(|(name, _)| is_secret(name))
-        .map(|(_, value)| value.expose().to_owned())
-        .filter(|value| value.len() > 3)
-        .collect();
-    Clients::new(client_config(settings), &secrets).map_err(|fault| {
+    let log = Log::of(settings);
+    Clients::new(client_config(settings), &log).map_err(|fault| {
         let reason = match &fault {
             // Its own text quotes the value, which may be a secret.
             KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
@@ -151,8 +148,7 @@ fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
             }
             KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
             other => {
-                let text =
-                    secrets.iter().fold(other.to_string(), |text, secret| text.replace(secret, "****"));
+                let text = log.without_secrets(&other.to_string());
                 settings.properties.values().fold(text, |text, value| without_word(&text, value.expose()))
             }
         };
@@ -175,11 +171,6 @@ fn without_word(text: &str, word: &str) -> String {
     }
     kept.push_str(rest);
     kept
-}
-
-/// Whether the value of this property is nobody's to read.
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "key", "pem", "jaas", "oauthbearer.config"].iter().any(|word| name.contains(word))
 }
 
 /// The properties for librdkafka: the user's, and over them those that the connector must own.

@@ -15,12 +15,27 @@ use crate::batch::{Batch, DeadLetter};
 use crate::config::KafkaSettings;
 use crate::reject::RejectReason;
 use crate::source::SourceError;
+use crate::source::kafka::Log;
 
 /// How long the broker may take to acknowledge a letter.
 const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 
 /// How long the broker is waited for when the topic is looked for.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// The header of a letter that came without the record's payload, because the topic does not take it: how many bytes
+/// that has.
+const OMITTED: &str = "__embedsink.omitted.payload.bytes";
+
+/// How much of a record its letter holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Key and headers.
+    NoPayload,
+    /// Only where it stands, and what is wrong with it.
+    Place,
+}
 
 /// How the names begin of librdkafka's properties that say how a broker is reached.
 const OF_BOTH: [&str; 15] = [
@@ -44,7 +59,7 @@ const OF_BOTH: [&str; 15] = [
 /// Writes dead letters to a topic of the brokers that the records come from.
 #[derive(Clone)]
 pub(crate) struct LetterTopic {
-    producer: FutureProducer,
+    producer: FutureProducer<Log>,
     topic: String,
     connector: String,
 }
@@ -72,8 +87,6 @@ impl LetterError {
         !matches!(
             self.code,
             Code::Fatal
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownTopic
                 | Code::MessageSizeTooLarge
                 | Code::InvalidMessageSize
                 | Code::TopicAuthorizationFailed
@@ -85,16 +98,26 @@ impl LetterError {
         )
     }
 
-    /// What the operator can do; `None` if it passes.
+    /// Whether the broker does not know the topic. At the start that is a wrong name. Later it may be one that is
+    /// being made, or whose leader is chosen.
+    fn is_missing(&self) -> bool {
+        matches!(self.code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+    }
+
+    fn is_too_large(&self) -> bool {
+        matches!(self.code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+    }
+
+    /// What the operator can do; `None` if there is nothing to do but wait.
     pub fn remedy(&self) -> Option<&'static str> {
         use RDKafkaErrorCode as Code;
         match self.code {
-            Code::UnknownTopicOrPartition | Code::UnknownTopic => {
+            _ if self.is_missing() => {
                 Some("Create it (kafka-topics.sh --create --topic ...), or mend errors.dead-letter-topic")
             }
-            Code::MessageSizeTooLarge | Code::InvalidMessageSize => Some(
-                "A dead letter is somewhat larger than its record. Raise max.message.bytes of the topic, and \
-                 message.max.bytes under source.kafka.properties",
+            _ if self.is_too_large() => Some(
+                "Not even the place of a record fits. Raise max.message.bytes of the topic, and message.max.bytes under \
+                 source.kafka.properties",
             ),
             Code::Fatal => Some("librdkafka cannot go on with this producer. Start the connector again"),
             _ if !self.is_passing() => Some("The connector needs the right Write on this topic"),
@@ -122,7 +145,7 @@ impl LetterTopic {
             .set("message.timeout.ms", ACKNOWLEDGE.as_millis().to_string())
             .set("topic.metadata.propagation.max.ms", LOOK.as_millis().to_string())
             .set("allow.auto.create.topics", "false");
-        let producer = config.create().map_err(|_| SourceError::Settings {
+        let producer = config.create_with_context(Log::of(settings)).map_err(|_| SourceError::Settings {
             reason: "it cannot make a producer for errors.dead-letter-topic of them".to_owned(),
         })?;
         Ok(Self { producer, topic: topic.to_owned(), connector: connector.to_owned() })
@@ -140,7 +163,7 @@ impl LetterTopic {
         let Ok(Ok(metadata)) = asked else { return Ok(()) };
         let code = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
         match code.map(|code| LetterError { topic: self.topic.clone(), code }) {
-            Some(error) if !error.is_passing() => Err(error),
+            Some(error) if error.is_missing() || !error.is_passing() => Err(error),
             _ => Ok(()),
         }
     }
@@ -153,25 +176,36 @@ impl LetterTopic {
     /// # Errors
     /// See [`LetterError::is_passing`].
     pub(crate) async fn publish(&self, batch: &Batch, published: &mut usize) -> Result<(), LetterError> {
-        let mut sent: Vec<DeliveryFuture> = Vec::new();
+        let mut sent = Vec::new();
         for letter in batch.dead_letters().skip(*published) {
-            sent.push(self.send(&letter).await?);
+            sent.push((letter, self.send(&letter, Extent::Whole).await));
         }
-        for delivery in sent {
-            match delivery.await {
-                Ok(Ok(_)) => *published += 1,
-                Ok(Err((error, _))) => return Err(self.failed(&error)),
-                // The producer gave the record up without a word.
-                Err(_) => return Err(self.failed(&KafkaError::Canceled)),
+        for (letter, delivery) in sent {
+            let mut told = self.acknowledged(delivery).await;
+            for less in [Extent::NoPayload, Extent::Place] {
+                if told.as_ref().is_err_and(LetterError::is_too_large) {
+                    told = self.acknowledged(self.send(&letter, less).await).await;
+                }
             }
+            told?;
+            *published += 1;
         }
         Ok(())
     }
 
-    async fn send(&self, letter: &DeadLetter<'_>) -> Result<DeliveryFuture, LetterError> {
-        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter));
-        record.key = letter.record.key;
-        record.payload = letter.record.payload;
+    async fn acknowledged(&self, delivery: Result<DeliveryFuture, LetterError>) -> Result<(), LetterError> {
+        match delivery?.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(self.failed(&error)),
+            // The producer gave the record up without a word.
+            Err(_) => Err(self.failed(&KafkaError::Canceled)),
+        }
+    }
+
+    async fn send(&self, letter: &DeadLetter<'_>, extent: Extent) -> Result<DeliveryFuture, LetterError> {
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter, extent));
+        record.key = letter.record.key.filter(|_| extent != Extent::Place);
+        record.payload = letter.record.payload.filter(|_| extent == Extent::Whole);
         loop {
             match self.producer.send_result(record) {
                 Ok(delivery) => return Ok(delivery),
@@ -185,9 +219,9 @@ impl LetterTopic {
     }
 
     /// The record's own headers, and behind them those that Kafka Connect gives a dead letter (KIP-298).
-    fn headers(&self, letter: &DeadLetter<'_>) -> OwnedHeaders {
+    fn headers(&self, letter: &DeadLetter<'_>, extent: Extent) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new();
-        for (name, value) in letter.record.headers.iter() {
+        for (name, value) in letter.record.headers.iter().filter(|_| extent != Extent::Place) {
             // What was read from Kafka has a name that is text.
             if let Ok(key) = std::str::from_utf8(name) {
                 headers = headers.insert(Header { key, value });
@@ -215,6 +249,10 @@ impl LetterTopic {
         for (name, value) in told {
             let key = format!("__connect.errors.{name}");
             headers = headers.insert(Header { key: &key, value: Some(value) });
+        }
+        if extent != Extent::Whole {
+            let bytes = letter.record.payload.map_or(0, <[u8]>::len).to_string();
+            headers = headers.insert(Header { key: OMITTED, value: Some(&bytes) });
         }
         headers
     }

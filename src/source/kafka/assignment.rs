@@ -43,6 +43,7 @@ impl Poller {
     /// Accepts an assignment, without giving librdkafka anything to read yet.
     pub(super) fn take_over(&mut self, partitions: Vec<Partition>) -> Result<(), End> {
         tracing::info!(?partitions, "assigned by the group");
+        self.watch.settle();
         let nothing = TopicPartitionList::new();
         if self.is_cooperative() {
             self.consumer.incremental_assign(&nothing).map_err(gone)?;

@@ -20,7 +20,9 @@ use tokio::sync::mpsc;
 use super::Event;
 use super::assignment::{Departure, State, list_of};
 use super::context::{Clients, Context, Note, Notes, is_refusal};
+use super::rejoin::Watch;
 use crate::commit::CommitPoint;
+use crate::config::KafkaSettings;
 use crate::source::{
     Budget, Fetched, FetchedBuilder, HeadersBuilder, Partition, SourceError, SourceEvent, SourceRecord,
     Tenure,
@@ -58,6 +60,7 @@ pub(super) struct Poller {
     /// A client outside of the group, for questions.
     pub(super) asker: BaseConsumer<Context>,
     pub(super) notes: Arc<Notes>,
+    pub(super) settings: KafkaSettings,
     pub(super) topics: Vec<String>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) commands: Receiver<Command>,
@@ -78,8 +81,7 @@ pub(super) struct Poller {
     pub(super) advice: HashMap<Partition, i64>,
     /// When it was told last.
     pub(super) advised: Option<Instant>,
-    /// Since when librdkafka has been giving partitions back.
-    pub(super) leaving: Option<Instant>,
+    pub(super) watch: Watch,
 }
 
 /// The thread's ends of the two channels.
@@ -103,7 +105,7 @@ impl From<SourceError> for End {
 impl Poller {
     pub(super) fn new(
         clients: Clients,
-        topics: Vec<String>,
+        settings: KafkaSettings,
         ends: Ends,
         budget: Budget,
         runtime: Handle,
@@ -112,7 +114,8 @@ impl Poller {
             consumer: clients.consumer,
             asker: clients.asker,
             notes: clients.notes,
-            topics,
+            topics: settings.topics.clone(),
+            settings,
             events: ends.events,
             commands: ends.commands,
             budget,
@@ -126,7 +129,7 @@ impl Poller {
             troubled: false,
             advice: HashMap::new(),
             advised: None,
-            leaving: None,
+            watch: Watch::default(),
         }
     }
 
@@ -150,7 +153,11 @@ impl Poller {
                 self.obey()?;
             }
         }
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.subscribe()
+    }
+
+    pub(super) fn subscribe(&mut self) -> Result<(), End> {
+        let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         self.consumer
             .subscribe(&names)
             .map_err(|fault| SourceError::Settings { reason: fault.to_string() })?;
@@ -294,7 +301,7 @@ impl Poller {
                 Note::Assigned(partitions) => self.take_over(partitions)?,
                 Note::Revoked { partitions, lost } => self.depart(partitions, lost),
                 Note::News(news) => {
-                    self.watch_leaving(news.leaving)?;
+                    self.rejoin_if_stuck(news.stands)?;
                     self.tell_trouble(news.connected);
                     self.tell_ends(news.ends);
                 }
@@ -346,6 +353,7 @@ impl Poller {
     fn resume(&mut self) -> Result<(), End> {
         if std::mem::replace(&mut self.paused, false) {
             self.say(Ok(SourceEvent::Paused(false)));
+            tracing::debug!("the writer has caught up; partitions are read again");
             let reading = self.reading();
             let list = list_of(reading.iter().map(|(partition, ..)| partition), Offset::Invalid);
             self.consumer.resume(&list).map_err(gone)?;

@@ -6,12 +6,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::poll::Poller;
-use crate::source::{Partition, SourceError, SourceEvent};
+use crate::source::{Partition, SourceEvent};
 
 /// The few members that are read; all others are skipped.
 #[derive(Deserialize)]
@@ -26,8 +25,6 @@ struct Statistics<'a> {
 
 #[derive(Deserialize)]
 struct Group<'a> {
-    #[serde(borrow, default)]
-    state: Cow<'a, str>,
     #[serde(borrow, default)]
     join_state: Cow<'a, str>,
 }
@@ -66,13 +63,12 @@ pub(super) struct News {
     pub(super) ends: Vec<(Partition, i64)>,
     /// Whether a broker is connected; `None` where the document names none.
     pub(super) connected: Option<bool>,
-    /// Whether librdkafka is giving partitions back, though the group's coordinator is there.
-    pub(super) leaving: bool,
+    /// Whether librdkafka stands between two memberships, and not because it waits for the group.
+    pub(super) stands: bool,
 }
 
-/// How long librdkafka may take to give partitions back while the coordinator is there. It waits for its last
-/// offset commits then, and was seen to wait for ever when a broker had crashed under them.
-const LEAVING: Duration = Duration::from_secs(60);
+/// Where a member waits for nobody but itself and the coordinator, by the end of the name.
+const STANDING: [&str; 3] = ["init", "wait-metadata", "unassign-to-complete"];
 
 /// Nothing from a document that is not as expected: it is not worth an error.
 pub(super) fn read(statistics: &[u8]) -> News {
@@ -94,28 +90,12 @@ pub(super) fn read(statistics: &[u8]) -> News {
         }
     }
     let connected = statistics.brokers.values().any(|broker| broker.state == "UP");
-    let leaving = statistics
-        .cgrp
-        .is_some_and(|group| group.state == "up" && group.join_state.ends_with("unassign-to-complete"));
-    News { ends, connected: (!statistics.brokers.is_empty()).then_some(connected), leaving }
+    let stands =
+        statistics.cgrp.is_some_and(|group| STANDING.iter().any(|state| group.join_state.ends_with(state)));
+    News { ends, connected: (!statistics.brokers.is_empty()).then_some(connected), stands }
 }
 
 impl Poller {
-    /// Ends the source when librdkafka does not come to an end with giving partitions back: it would hold up the whole
-    /// group, and never read again.
-    pub(super) fn watch_leaving(&mut self, leaving: bool) -> Result<(), SourceError> {
-        let since = self.leaving.filter(|_| leaving);
-        if since.is_some_and(|since| since.elapsed() > LEAVING) {
-            return Err(SourceError::Gone(
-                "librdkafka does not finish giving partitions back to the group. Start the connector again; it goes \
-                 on where the database has it"
-                    .to_owned(),
-            ));
-        }
-        self.leaving = leaving.then(|| since.unwrap_or_else(Instant::now));
-        Ok(())
-    }
-
     /// Tells when no broker is connected any more, and when one is again.
     pub(super) fn tell_trouble(&mut self, connected: Option<bool>) {
         let trouble = connected == Some(false);
@@ -164,10 +144,10 @@ mod tests {
         let at = |number| Partition::new("to\"pic", number);
         assert_eq!(
             found,
-            News { ends: vec![(at(0), 7), (at(1), 5), (at(3), 0)], connected: Some(false), leaving: false }
+            News { ends: vec![(at(0), 7), (at(1), 5), (at(3), 0)], connected: Some(false), stands: false }
         );
         let up = br#"{"brokers": {"b:9092/bootstrap": {"state": "DOWN"}, "b:9092/1": {"state": "UP"}}}"#;
-        assert_eq!(read(up), News { ends: Vec::new(), connected: Some(true), leaving: false });
+        assert_eq!(read(up), News { ends: Vec::new(), connected: Some(true), stands: false });
     }
 
     #[test]
@@ -179,16 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_waits_for_its_last_commits_is_told_only_while_its_coordinator_is_there() {
-        let group = |state: &str, join_state: &str| {
-            read(
-                format!(r#"{{"cgrp": {{"state": "{state}", "join_state": "{join_state}", "stateage": 7}}}}"#)
-                    .as_bytes(),
-            )
+    fn a_member_stands_while_it_is_between_two_groups_and_does_not_wait_for_others() {
+        let stands = |join_state: &str| {
+            read(format!(r#"{{"cgrp": {{"join_state": "{join_state}", "stateage": 7}}}}"#).as_bytes()).stands
         };
-        assert!(group("up", "wait-incr-unassign-to-complete").leaving);
-        assert!(group("up", "wait-unassign-to-complete").leaving);
-        assert!(!group("wait-coord", "wait-incr-unassign-to-complete").leaving);
-        assert!(!group("up", "steady").leaving);
+        for state in ["init", "wait-metadata", "wait-unassign-to-complete", "wait-incr-unassign-to-complete"]
+        {
+            assert!(stands(state), "{state}");
+        }
+        for state in ["steady", "wait-join", "wait-sync", "wait-assign-call", "wait-unassign-call"] {
+            assert!(!stands(state), "{state}");
+        }
     }
 }
