@@ -408,7 +408,7 @@ async fn a_tombstone_settles_what_stands_before_it_and_spares_what_stands_behind
     let tombstones = "
         insert into embedsink.dead_letters
           (connector, topic, partition, \"offset\", key, reason, message, record_timestamp)
-        select connector, topic, partition, place, convert_to(key, 'utf8'), 'refused', 'x', record_timestamp
+        select connector, topic, partition, place, convert_to(t.key, 'utf8'), 'refused', 'x', record_timestamp
         from (values (2, 'a'), (4, 'b')) as t (place, key),
           (select * from embedsink.dead_letters order by id limit 1) as l;
         update embedsink.dead_letters set first_seen = now()";
