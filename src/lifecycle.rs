@@ -263,10 +263,7 @@ async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorE
         MigrateMode::Manual => migrator.check(connection.client(), &specs).await?,
     }
     migrator.check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
-    let mut tables = Vec::with_capacity(specs.len());
-    for spec in &specs {
-        tables.push(VectorTable::check(connection.client(), spec).await?);
-    }
+    let tables = VectorTable::check_all(connection.client(), &specs).await?;
     connection.close().await;
     Ok(tables)
 }

@@ -72,6 +72,14 @@ impl RejectReason {
         Self::Superseded,
     ];
 
+    /// The verdicts on live records: all but the one that only a replay gives.
+    pub const LIVE: &[Self] = {
+        let Some((Self::Superseded, live)) = Self::ALL.split_last() else {
+            panic!("the last one is a replay's")
+        };
+        live
+    };
+
     /// The word that stands in `embedsink.dead_letters.reason`.
     pub fn as_str(self) -> &'static str {
         match self {

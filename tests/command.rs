@@ -124,6 +124,30 @@ async fn a_table_of_another_shape_is_a_bad_configuration() {
 }
 
 #[tokio::test]
+async fn a_foreign_key_between_two_target_tables_is_a_bad_configuration() {
+    let (mut connector, database, _topic) = plain().await;
+    connector.tables.push_str("\narticles: {dimensions: 3}");
+    connector.migrate().await;
+    let client = database.connect().await;
+    let key = "alter table articles add constraint of_source foreign key (source) references embeddings \
+               deferrable initially deferred";
+    postgres::run(&client, key).await;
+    let text = connector.start().ends_with(78).await;
+    for part in ["of_source", "leads to", "not in the order the rows came in", "drop constraint"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let path = connector.path();
+    for command in [&["migrate"][..], &["dlq", "replay"]] {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--config", &path]).collect();
+        assert!(connector.run(&arguments).ends_with(78).await.contains("of_source"), "{command:?}");
+    }
+    postgres::run(&client, "alter table articles drop constraint of_source").await;
+    let mut process = connector.start();
+    process.logs(1, "partition begins").await;
+    process.stop().await;
+}
+
+#[tokio::test]
 async fn with_tolerance_none_the_first_bad_record_stops_it_and_what_came_before_is_written() {
     let (mut connector, database, topic) = plain().await;
     connector.more.push_str("\nerrors: {tolerance: none}");

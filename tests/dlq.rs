@@ -195,6 +195,27 @@ async fn a_purge_deletes_what_the_filters_say_and_never_without_consent() {
 }
 
 #[tokio::test]
+async fn a_purge_on_a_terminal_goes_on_only_when_the_number_of_letters_is_typed() {
+    let mut office = Office::open().await;
+    office.takes(&MIXED).await;
+    let path = office.connector.path();
+    let arguments = office.arguments(&path, "purge --partition 0");
+    for answer in ["", "yes", "4", "50"] {
+        let (process, _terminal) = office.connector.run_on_terminal(&arguments, answer);
+        let log = process.ends_with(1).await;
+        assert!(
+            log.contains("5 dead letters will be deleted for good. To go on, type their number"),
+            "{log}"
+        );
+        assert!(log.contains("nothing was deleted"), "{answer:?}: {log}");
+    }
+    assert_eq!(office.offsets("").await, [1, 2, 3, 4, 5]);
+    let (process, _terminal) = office.connector.run_on_terminal(&arguments, " 5 ");
+    assert!(process.outputs().await.contains("deleted 5 dead letters"));
+    assert_eq!(office.offsets("").await, [0_i64; 0]);
+}
+
+#[tokio::test]
 async fn once_the_configuration_is_mended_a_replay_writes_what_can_be_used_and_keeps_the_rest() {
     let mut office = Office::open().await;
     let articles: Vec<Vec<u8>> =
@@ -252,6 +273,265 @@ async fn a_replay_never_overwrites_a_row_that_is_at_least_as_new() {
     assert!(told.contains("0 written, 1 superseded"), "unless it is asked for: {told}");
     assert!(office.dlq("purge --reason superseded --yes").await.contains("deleted 1 dead letter"));
     assert_eq!(office.count("embedsink.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn a_row_of_which_the_age_is_not_known_is_not_overwritten() {
+    let mut office = Office::open().await;
+    office.takes(&[&article("n", "letter"), &article("m", "letter")]).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    run(&office.client, "insert into articles (id, text, embedding) values ('n', 'row', '[1, 2, 3]')").await;
+    let told = office.dlq("replay").await;
+    assert!(told.contains("1 written, 1 superseded"), "{told}");
+    assert_eq!(office.count("articles where id = 'n' and text = 'row'").await, 1);
+    let left = office.list("").await;
+    assert!(left[0]["message"].as_str().unwrap().contains("no timestamp"), "{left:?}");
+}
+
+/// Refuses deletions, so that tombstones become letters.
+const KEEP_ALL: &str = "
+    create function keep() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+    create trigger keep before delete on embeddings for each row execute function keep();";
+
+#[tokio::test]
+async fn a_tombstone_deletes_a_row_that_is_there_only_when_it_is_asked_for_by_number() {
+    let mut office = Office::open().await;
+    let keys = ["later", "older", "gone", "undated"];
+    let rows: Vec<Vec<u8>> = keys.iter().map(|key| row(key, "first")).collect();
+    let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+    office.takes(&rows).await;
+    run(&office.client, KEEP_ALL).await;
+    let producer = TopicProducer::new(&office.topic);
+    for key in keys {
+        producer.send(0, 50_000, Some(key.as_bytes()), None);
+    }
+    producer.finish();
+    office.sent += keys.len();
+    office.takes(&[]).await;
+    // Written after its tombstone, with a `timestamp` of its own that lies before.
+    let dated = br#"{"id": "later", "embedding": [1, 2, 3], "text": "second", "timestamp": 40000}"#;
+    office.takes(&[dated]).await;
+    assert_eq!(office.offsets("--reason refused").await, [4, 5, 6, 7]);
+    run(
+        &office.client,
+        "drop trigger keep on embeddings; delete from embeddings where id = 'gone';
+         update embeddings set \"timestamp\" = null where id = 'undated'",
+    )
+    .await;
+
+    let told = office.dlq("replay").await;
+    assert!(told.contains("1 written, 3 superseded"), "what is gone needs no deletion: {told}");
+    assert_eq!(office.count("embeddings").await, 3, "no row is deleted");
+    assert_eq!(office.count("embeddings where id = 'later' and text = 'second'").await, 1);
+    let left = office.list("").await;
+    assert!(left.iter().all(|letter| letter["message"].as_str().unwrap().contains("by --id")), "{left:?}");
+    let again = office.dlq("replay --reason superseded").await;
+    assert!(again.contains("0 written, 3 superseded"), "a filter is not enough: {again}");
+
+    let id_at =
+        |offset: i64| left.iter().find(|letter| letter["offset"] == offset).unwrap()["id"].to_string();
+    let told = office.dlq(&format!("replay --id {} --id {}", id_at(5), id_at(7))).await;
+    assert!(told.contains("1 written, 1 superseded"), "{told}");
+    let ids: String = one(&office.client, "select string_agg(id, ' ' order by id) from embeddings").await;
+    assert_eq!(ids, "later undated");
+    let left = office.list("--offset 7").await;
+    assert!(left[0]["message"].as_str().unwrap().contains("delete the row by hand"), "{left:?}");
+}
+
+#[tokio::test]
+async fn of_the_letters_of_a_key_the_last_one_in_the_log_counts_whatever_their_numbers_and_timestamps() {
+    let mut office = Office::open().await;
+    let at = |id: &str, text: &str, timestamp: u32| {
+        let row = r#""embedding": [1, 2, 3], "table_name": "articles""#;
+        format!(r#"{{"id": "{id}", "text": "{text}", "timestamp": {timestamp}, {row}}}"#).into_bytes()
+    };
+    let letters = [
+        at("same", "first", 7_000),
+        at("same", "last", 7_000),
+        at("back", "first", 9_000),
+        at("back", "last", 3_000),
+        at("beaten", "first", 9_000),
+        at("beaten", "last", 3_000),
+        at("bad", "good", 9_000),
+        at("bad", "bad", 9_000),
+    ];
+    let letters: Vec<&[u8]> = letters.iter().map(Vec::as_slice).collect();
+    office.takes(&letters).await;
+    // As a batch numbers them in which the target refuses some: all at one moment, in any order.
+    let renumber = "
+        create temporary table turned as select * from embedsink.dead_letters;
+        delete from embedsink.dead_letters;
+        insert into embedsink.dead_letters
+          (connector, topic, partition, \"offset\", payload, reason, message, record_timestamp)
+          select connector, topic, partition, \"offset\", payload, reason, message, record_timestamp
+          from turned order by \"offset\" desc";
+    run(&office.client, renumber).await;
+    assert_eq!(office.offsets("").await, [7, 6, 5, 4, 3, 2, 1, 0]);
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    run(
+        &office.client,
+        "alter table articles add constraint no_bad check (text <> 'bad');
+         insert into articles (id, text, embedding, \"timestamp\")
+         values ('beaten', 'row', '[1, 2, 3]', timestamptz 'epoch' + interval '5 s')",
+    )
+    .await;
+    let told = office.dlq("replay").await;
+    assert!(told.contains("5 written, 2 superseded") && told.contains("refused 1"), "{told}");
+    let rows: String =
+        one(&office.client, "select string_agg(id || ' ' || text, ', ' order by id) from articles").await;
+    assert_eq!(rows, "back last, bad good, beaten row, same last");
+    assert_eq!(office.offsets("--reason superseded").await, [5, 4]);
+}
+
+#[tokio::test]
+async fn a_tombstone_settles_what_stands_before_it_and_spares_what_stands_behind() {
+    let mut office = Office::open().await;
+    run(&office.client, KEEP_ALL).await;
+    office.takes(&[&row("k", "row")]).await;
+    let producer = TopicProducer::new(&office.topic);
+    for (key, payload) in [
+        ("a", Some(article("a", "before"))),
+        ("a", None),
+        ("b", Some(article("b", "before"))),
+        ("b", None),
+        ("b", Some(article("b", "behind"))),
+        ("k", Some(article("k", "before"))),
+        ("k", None),
+    ] {
+        producer.send(0, 60_000, Some(key.as_bytes()), payload.as_deref());
+    }
+    producer.finish();
+    office.sent += 7;
+    // Only the deletion of a row that is there is refused by itself.
+    let tombstones = "
+        insert into embedsink.dead_letters
+          (connector, topic, partition, \"offset\", key, reason, message, record_timestamp)
+        select connector, topic, partition, place, convert_to(t.key, 'utf8'), 'refused', 'x', record_timestamp
+        from (values (2, 'a'), (4, 'b')) as t (place, key),
+          (select * from embedsink.dead_letters order by id limit 1) as l;
+        update embedsink.dead_letters set first_seen = now()";
+    office.takes(&[]).await;
+    run(&office.client, tombstones).await;
+    assert_eq!(office.offsets("").await.len(), 7);
+    run(&office.client, "drop trigger keep on embeddings").await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+
+    let told = office.dlq("replay").await;
+    assert!(told.contains("5 written, 2 superseded"), "{told}");
+    let rows: String =
+        one(&office.client, "select string_agg(id || ' ' || text, ', ' order by id) from articles").await;
+    assert_eq!(rows, "b behind");
+    assert_eq!(office.count("embeddings where id = 'k'").await, 1);
+    assert_eq!(office.offsets("--reason superseded").await, [6, 7]);
+}
+
+/// A column that says in which transaction a row was made.
+const MADE: &str = "alter table articles add column made xid8 default pg_current_xact_id()";
+
+#[tokio::test]
+async fn a_transaction_that_has_worked_for_long_ends_and_the_rest_goes_in_the_next_one() {
+    let mut office = Office::open().await;
+    let letters: Vec<Vec<u8>> =
+        (0..5).map(|n| article(&format!("id-{n}"), "x")).chain([article("id-0", "last")]).collect();
+    let letters: Vec<&[u8]> = letters.iter().map(Vec::as_slice).collect();
+    office.takes(&letters).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    // A server that takes its time over each row.
+    let slow = "
+        create function dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(0.8); return new; end $$;
+        create trigger dawdle before insert on articles for each row execute function dawdle();";
+    run(&office.client, &format!("{MADE}; {slow}")).await;
+    let told = office.dlq("replay").await;
+    assert!(told.contains("replayed 6") && told.contains("6 written"), "{told}");
+    let transactions: i64 = one(&office.client, "select count(distinct made) from articles").await;
+    assert!(transactions >= 2, "five rows of 0.8 s each");
+    assert_eq!(office.count("articles where id = 'id-0' and text = 'last'").await, 1, "it settles the first");
+    assert_eq!(office.count("embedsink.dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn keys_and_headers_count_to_the_bytes_of_a_transaction_too() {
+    let mut office = Office::open().await;
+    office.connector.more = "batch: {max-bytes: 64KiB, max-wait: 20ms}".to_owned();
+    let producer = TopicProducer::new(&office.topic);
+    let large = "x".repeat(30_000);
+    for n in 0..6 {
+        let id = format!("id-{n}");
+        producer.send_with_headers(
+            0,
+            1_000,
+            Some(large.as_bytes()),
+            Some(&article(&id, "")),
+            &[("h", Some(large.as_bytes()))],
+        );
+    }
+    producer.finish();
+    office.sent = 6;
+    office.takes(&[]).await;
+    assert_eq!(office.count("embedsink.dead_letters").await, 6);
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    run(&office.client, MADE).await;
+    assert!(office.dlq("replay").await.contains("6 written"));
+    let transactions: i64 = one(&office.client, "select count(distinct made) from articles").await;
+    assert_eq!(transactions, 3, "two letters are more than 64 KiB");
+}
+
+#[tokio::test]
+async fn beside_a_live_writer_of_the_same_rows_a_replay_overwrites_nothing_newer_and_loses_no_letter() {
+    const KEYS: usize = 40;
+    let mut office = Office::open().await;
+    let articles =
+        |text: &str| -> Vec<Vec<u8>> { (0..KEYS).map(|n| article(&format!("id-{n:02}"), text)).collect() };
+    let send = |office: &mut Office, letters: &[Vec<u8>]| {
+        let producer = TopicProducer::new(&office.topic);
+        for letter in letters {
+            office.sent += 1;
+            producer.send(0, 1_000 * office.sent as i64, None, Some(letter));
+        }
+        producer.finish();
+    };
+    send(&mut office, &articles("letter"));
+    office.takes(&[]).await;
+    office.connector.tables.push_str(ARTICLES);
+    office.connector.migrate().await;
+    // The replay begins with the last letter, and has to stop in the middle, with locks on half of the rows.
+    let locker = office.database.connect().await;
+    let held = "insert into articles (id, text, embedding, \"timestamp\")
+                values ('id-20', 'held', '[1, 2, 3]', timestamptz 'epoch')";
+    run(&locker, held).await;
+    run(&locker, "begin; select from articles where id = 'id-20' for update").await;
+    let path = office.connector.path();
+    let mut replay = office.connector.run(&office.arguments(&path, "replay"));
+    let waiting = async |count: i64| {
+        let sql = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+        (one::<i64>(&office.client, sql).await >= count).then_some(())
+    };
+    replay.until("the replay to wait for the row", async |_| waiting(1).await).await;
+    let mut live = office.connector.start();
+    let newer = articles("newer");
+    let producer = TopicProducer::new(&office.topic);
+    for (n, letter) in newer.iter().rev().enumerate() {
+        producer.send(0, 1_000 * (KEYS + 1 + n) as i64, None, Some(letter));
+    }
+    producer.finish();
+    live.until("the live writer to wait, too", async |_| waiting(2).await).await;
+    run(&locker, "commit").await;
+
+    let told = replay.outputs().await;
+    live.settles(&office.client, 2 * KEYS).await;
+    live.stop().await;
+    assert_eq!(office.count("articles where text = 'newer'").await, KEYS as i64, "{told}");
+    assert_eq!(office.count("articles").await, KEYS as i64);
+    let left = office.count("embedsink.dead_letters where reason = 'superseded'").await;
+    assert_eq!(office.count("embedsink.dead_letters").await, left);
+    let written = KEYS as i64 - left;
+    assert!(told.contains(&format!("{written} written, {left} superseded")), "{told}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //!
 //! 1. [`Connection::open`] connects, with deadlines on everything.
 //! 2. [`Migrator::apply`] brings the database to the shape this version needs.
-//! 3. [`VectorTable::check`] proves that a table has the shape it must have.
+//! 3. [`VectorTable::check_all`] proves that the tables have the shape they must have.
 //! 4. [`Connection::begin_for`], [`Transaction::upsert`], [`Transaction::delete`], [`Transaction::commit`].
 //!    Only a commit that the server has confirmed makes a [`Committed`].
 //!    Into a table that was empty, [`Transaction::insert`] is faster.
@@ -26,6 +26,7 @@ mod driver;
 mod encode;
 mod error;
 mod extension;
+mod foreign_key;
 mod ident;
 mod migrate;
 mod migration;

@@ -46,7 +46,8 @@ pub struct Deletion<'a> {
     /// The key.
     pub id: &'a str,
     /// When it was asked for, in microseconds since the Unix epoch: compared with the row's, if
-    /// [`Overwrite`](crate::Overwrite) says so. `None`: deletes whatever is there.
+    /// [`Overwrite`](crate::Overwrite) says so. `None` deletes whatever is there, but with
+    /// [`Overwrite::Older`](crate::Overwrite::Older) nothing.
     pub timestamp: Option<i64>,
 }
 

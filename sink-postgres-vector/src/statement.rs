@@ -9,8 +9,6 @@ use crate::{ident::Ident, overwrite::Overwrite};
 ///   keeps its place, and the update can stay on the page (HOT), so that no index is touched.
 /// * `unnest` stands in the select list, once per array: as a table it would first store all rows (7 % slower).
 /// * The extension may live in a schema outside the search path, so vector's operator is named with it.
-///
-/// Where the stored timestamp is looked at, it gives one row: how many were written, and how many of them have one.
 pub(crate) fn upsert(schema: &Ident, table: &Ident, extension: &Ident, overwrite: Overwrite) -> String {
     let differs = format!("(t.embedding operator({extension}.=) excluded.embedding) is not true");
     let upsert = format!(
@@ -27,15 +25,18 @@ where ((t.text, t."timestamp", t.source, t.metadata)
        is distinct from (excluded.text, excluded."timestamp", excluded.source, excluded.metadata)
    or {differs})"#
     );
-    match overwrite.operator() {
-        None => upsert,
-        Some(operator) => format!(
-            r#"with written as ({upsert}
-  and (t."timestamp" is null or t."timestamp" {operator} excluded."timestamp")
-returning t."timestamp" is not null as dated)
-select count(*), count(*) filter (where dated) from written"#
-        ),
-    }
+    let unless_kept = match overwrite {
+        Overwrite::Always => "",
+        Overwrite::NotNewer => {
+            r#"
+  and (t."timestamp" is null or t."timestamp" <= excluded."timestamp")"#
+        }
+        Overwrite::Older => {
+            r#"
+  and t."timestamp" < excluded."timestamp""#
+        }
+    };
+    upsert + unless_kept
 }
 
 /// Takes rows that are new, in COPY's binary form.
@@ -45,28 +46,38 @@ pub(crate) fn copy(schema: &Ident, table: &Ident) -> String {
     )
 }
 
-/// Counts, of the rows `$1` that come with the timestamps `$2`, those whose stored timestamp is later, and those whose
-/// is the same. Right behind the upsert it is exact: that has locked every row, also those it left alone.
-pub(crate) fn count_later(schema: &Ident, table: &Ident) -> String {
+/// Counts, of the rows `$1` that come with the timestamps `$2`, those that [`Overwrite::NotNewer`] leaves alone. Right
+/// behind the upsert it is exact: that has locked every row, also those it left alone.
+pub(crate) fn count_newer(schema: &Ident, table: &Ident) -> String {
+    count(schema, table, r#"t."timestamp" is not null and (r.at is null or t."timestamp" > r.at)"#)
+}
+
+/// The same for [`Overwrite::Older`]. What the upsert has written is among them: it is as new as itself.
+pub(crate) fn count_not_older(schema: &Ident, table: &Ident) -> String {
+    count(schema, table, r#"(t."timestamp" < r.at) is not true"#)
+}
+
+fn count(schema: &Ident, table: &Ident, condition: &str) -> String {
     format!(
-        r#"select count(*) filter (where r.at is null or t."timestamp" > r.at),
-       count(*) filter (where t."timestamp" = r.at)
+        "select count(*)
 from (select unnest($1::text[]) as id, unnest($2::timestamptz[]) as at) as r
 join {schema}.{table} as t on t.id = r.id
-where t."timestamp" is not null"#
+where {condition}"
     )
 }
 
 /// Deletes by key. Keys that are not there are no error.
 pub(crate) fn delete(schema: &Ident, table: &Ident, overwrite: Overwrite) -> String {
-    match overwrite.operator() {
-        None => format!("delete from {schema}.{table} where id = any($1::text[])"),
-        Some(operator) => format!(
-            r#"delete from {schema}.{table} as t
+    let condition = match overwrite {
+        Overwrite::Always => return format!("delete from {schema}.{table} where id = any($1::text[])"),
+        Overwrite::NotNewer => r#"(t."timestamp" is null or r.at is null or t."timestamp" <= r.at)"#,
+        Overwrite::Older => r#"t."timestamp" < r.at"#,
+    };
+    format!(
+        "delete from {schema}.{table} as t
 using (select unnest($1::text[]) as id, unnest($2::timestamptz[]) as at) as r
-where t.id = r.id and (t."timestamp" is null or r.at is null or t."timestamp" {operator} r.at)"#
-        ),
-    }
+where t.id = r.id and {condition}"
+    )
 }
 
 /// Counts the keys `$1` that are there.

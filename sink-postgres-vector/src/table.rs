@@ -9,6 +9,7 @@ use crate::{
     contract::{self, ContractError},
     error::Error,
     extension::Extension,
+    foreign_key,
     ident::Ident,
     overwrite::Overwrite,
     statement,
@@ -35,7 +36,8 @@ pub struct VectorTable {
     vector_array: Type,
     upsert: Guarded,
     delete: Guarded,
-    count_later: String,
+    count_newer: String,
+    count_not_older: String,
     count_keys: String,
     copy: String,
     was_empty: bool,
@@ -84,6 +86,22 @@ impl VectorTable {
                 format!("check the table {}", spec.name),
                 Cause::Timeout(QUESTION),
             ))),
+        }
+    }
+
+    /// Checks tables that are written to in one transaction: each as [`check`](Self::check) does, and that no foreign key
+    /// leads from one of them to another, or to itself. A transaction goes table by table, deletions first, so such a
+    /// key would refuse rows that are good in the order they came in. Takes at most 60 s for each and for the keys.
+    pub async fn check_all(client: &Client, specs: &[TableSpec]) -> Result<Vec<Self>, ContractError> {
+        let mut tables = Vec::with_capacity(specs.len());
+        for spec in specs {
+            tables.push(Self::check(client, spec).await?);
+        }
+        match timeout(QUESTION, foreign_key::check(client, specs)).await {
+            Ok(checked) => checked.map(|()| tables),
+            Err(_) => {
+                Err(ContractError::Unknown(Error::new(foreign_key::CHECKING, Cause::Timeout(QUESTION))))
+            }
         }
     }
 
@@ -143,7 +161,8 @@ impl VectorTable {
                 statement::upsert(schema, &spec.name, &extension.schema, overwrite)
             }),
             delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
-            count_later: statement::count_later(schema, &spec.name),
+            count_newer: statement::count_newer(schema, &spec.name),
+            count_not_older: statement::count_not_older(schema, &spec.name),
             count_keys: statement::count_keys(schema, &spec.name),
             copy: statement::copy(schema, &spec.name),
             was_empty: false,
@@ -179,8 +198,12 @@ impl VectorTable {
         self.delete.sql(overwrite)
     }
 
-    pub(crate) fn count_later_sql(&self) -> &str {
-        &self.count_later
+    pub(crate) fn count_newer_sql(&self) -> &str {
+        &self.count_newer
+    }
+
+    pub(crate) fn count_not_older_sql(&self) -> &str {
+        &self.count_not_older
     }
 
     pub(crate) fn count_keys_sql(&self) -> &str {

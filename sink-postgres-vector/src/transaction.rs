@@ -102,19 +102,18 @@ impl<'c> Transaction<'c> {
         ];
         let action = || format!("write to {}", table.name());
         let sql = table.upsert_sql(overwrite);
-        if overwrite == Overwrite::Always {
-            let changed = self.connection.execute(table, action(), sql, &parameters).await?;
-            return Ok(Upserted { changed, stale: 0 });
-        }
-        let [changed, dated] = self.counts(table, action(), sql, &parameters).await?;
-        if changed == rows.len() as u64 {
+        let changed = self.connection.execute(table, action(), sql, &parameters).await?;
+        if overwrite == Overwrite::Always || changed == rows.len() as u64 {
             return Ok(Upserted { changed, stale: 0 });
         }
         let keys = [parameters[0].clone(), parameters[3].clone()];
-        let [later, same] = self.counts(table, action(), table.count_later_sql(), &keys).await?;
-        // What was written has the same timestamp now.
-        let held_back = if overwrite == Overwrite::Older { same.saturating_sub(dated) } else { 0 };
-        Ok(Upserted { changed, stale: later + held_back })
+        let stale = if overwrite == Overwrite::Older {
+            // What was written is not older than itself.
+            self.count(table, action(), table.count_not_older_sql(), &keys).await?.saturating_sub(changed)
+        } else {
+            self.count(table, action(), table.count_newer_sql(), &keys).await?
+        };
+        Ok(Upserted { changed, stale })
     }
 
     /// Deletes by key, in one statement. Keys that are not there are no error.
@@ -139,25 +138,27 @@ impl<'c> Transaction<'c> {
         if deleted == keys.len() as u64 {
             return Ok(Deleted { deleted, stale: 0 });
         }
-        let [stale] = self.counts(table, action(), table.count_keys_sql(), &parameters[..1]).await?;
+        let stale = self.count(table, action(), table.count_keys_sql(), &parameters[..1]).await?;
         Ok(Deleted { deleted, stale })
     }
 
-    /// Reads a row of counts.
-    async fn counts<const N: usize>(
+    /// How many of these keys have a row now. Locks nothing.
+    pub async fn count_keys(&self, table: &VectorTable, keys: &[Deletion<'_>]) -> Result<u64, Error> {
+        let parameters: [Parameter<'_>; 1] = [(&Keys(keys), Type::TEXT_ARRAY)];
+        self.count(table, format!("read from {}", table.name()), table.count_keys_sql(), &parameters).await
+    }
+
+    /// Reads a count.
+    async fn count(
         &self,
         table: &VectorTable,
         action: String,
         sql: &str,
         parameters: &[Parameter<'_>],
-    ) -> Result<[u64; N], Error> {
+    ) -> Result<u64, Error> {
         let answer = async {
             let row = self.client().query_typed_one(sql, parameters).await?;
-            let mut counts = [0; N];
-            for (place, count) in counts.iter_mut().enumerate() {
-                *count = row.try_get::<_, i64>(place)?.unsigned_abs();
-            }
-            Ok(counts)
+            Ok(row.try_get::<_, i64>(0)?.unsigned_abs())
         };
         let answer = self.during(action, answer).await;
         answer.map_err(|error| self.connection.unless_granted(error, table))

@@ -281,3 +281,77 @@ async fn the_schema_of_the_extension_must_be_usable() {
     VectorTable::check(theirs.client(), &spec(3)).await.unwrap();
     run(&owner, &format!("drop owned by {role}; drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn a_foreign_key_between_tables_that_are_written_together_is_refused() {
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    let parents = GOOD.replace("embeddings", "parents");
+    run(
+        &connection,
+        &format!("create extension vector; {GOOD}; {parents}; create table sources (id text primary key)"),
+    )
+    .await;
+    let specs =
+        ["embeddings", "parents"].map(|name| TableSpec { name: Ident::new(name).unwrap(), dimensions: 3 });
+    let check = async || VectorTable::check_all(connection.client(), &specs).await;
+    let to_elsewhere = "alter table embeddings add column kind text references sources";
+    run(&connection, to_elsewhere).await;
+    let child = "create table child (id varchar(255) references embeddings)";
+    run(&connection, child).await;
+    assert_eq!(
+        check().await.unwrap().len(),
+        2,
+        "a key that only one of them is an end of is nobody's concern"
+    );
+
+    for (key, end) in [
+        ("alter table embeddings add constraint k foreign key (source) references parents", "\"parents\""),
+        (
+            "alter table embeddings add constraint k foreign key (source) references parents \
+             deferrable initially deferred",
+            "\"parents\"",
+        ),
+        ("alter table embeddings add constraint k foreign key (source) references embeddings", "itself"),
+    ] {
+        run(&connection, key).await;
+        let error = check().await.unwrap_err();
+        assert!(error.to_string().starts_with("the table \"embeddings\" cannot be written to:"), "{error}");
+        let found = mismatches(error);
+        let [mismatch] = &*found else { panic!("{key}: {found:?}") };
+        let problem = format!("Its foreign key \"k\" leads to {end}");
+        assert!(mismatch.problem.starts_with(&problem), "{key}: {mismatch}");
+        run(&connection, &mismatch.fix).await;
+        check().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_key_of_partitions_is_told_once() {
+    let database = Database::create().await;
+    let connection = database.connect().await;
+    let parents = GOOD.replace("embeddings", "parents");
+    run(
+        &connection,
+        &format!(
+            "create extension vector; {GOOD} partition by hash (id); {parents} partition by hash (id);
+             create table e0 partition of embeddings for values with (modulus 2, remainder 0);
+             create table e1 partition of embeddings for values with (modulus 2, remainder 1);
+             create table p0 partition of parents for values with (modulus 1, remainder 0)"
+        ),
+    )
+    .await;
+    let specs =
+        ["embeddings", "parents"].map(|name| TableSpec { name: Ident::new(name).unwrap(), dimensions: 3 });
+    for key in [
+        "alter table embeddings add constraint k foreign key (source) references parents",
+        "alter table e1 add constraint k foreign key (source) references p0",
+    ] {
+        run(&connection, key).await;
+        let found = mismatches(VectorTable::check_all(connection.client(), &specs).await.unwrap_err());
+        assert_eq!(found.len(), 1, "{key}: {found:?}");
+        run(&connection, "alter table embeddings drop constraint if exists k").await;
+        run(&connection, "alter table e1 drop constraint if exists k").await;
+    }
+    VectorTable::check_all(connection.client(), &specs).await.unwrap();
+}

@@ -9,9 +9,12 @@ const STORED: [Option<i64>; 4] = [None, Some(9), Some(10), Some(11)];
 /// The rule in plain words, to compare the SQL with. The outer `None`: the row is not there.
 fn may_write(stored: Option<Option<i64>>, incoming: Option<i64>, overwrite: Overwrite) -> bool {
     match (stored, overwrite) {
-        (None | Some(None), _) | (_, Overwrite::Always) => true,
+        (None, _) | (_, Overwrite::Always) | (Some(None), Overwrite::NotNewer) => true,
         (Some(Some(stored)), Overwrite::NotNewer) => incoming.is_some_and(|incoming| stored <= incoming),
-        (Some(Some(stored)), Overwrite::Older) => incoming.is_some_and(|incoming| stored < incoming),
+        // Who has no timestamp cannot be proved to be older or newer.
+        (Some(stored), Overwrite::Older) => {
+            stored.zip(incoming).is_some_and(|(stored, incoming)| stored < incoming)
+        }
     }
 }
 
@@ -64,10 +67,12 @@ async fn a_row_is_deleted_as_the_timestamps_and_the_rule_say() {
             let mut keys: Vec<_> = ids.iter().map(|id| Deletion { id, timestamp: at }).collect();
             keys.push(Deletion { id: "never there", timestamp: at });
             let deleted = transaction.delete(&table, &keys, overwrite).await.unwrap();
-            let stays = |stored: &Option<i64>| at.is_some() && !may_write(Some(*stored), at, overwrite);
+            let is_compared = at.is_some() || overwrite == Overwrite::Older;
+            let stays = |stored: &Option<i64>| is_compared && !may_write(Some(*stored), at, overwrite);
             let stale = STORED.iter().filter(|stored| stays(stored)).count() as u64;
             let expected = Deleted { deleted: STORED.len() as u64 - stale, stale };
             assert_eq!(deleted, expected, "{overwrite:?} {at:?}");
+            assert_eq!(transaction.count_keys(&table, &keys).await.unwrap(), stale, "{overwrite:?} {at:?}");
             transaction.rollback().await.unwrap();
         }
     }
@@ -85,9 +90,9 @@ async fn a_row_that_is_there_already_is_neither_changed_nor_stale() {
     let mut transaction = connection.begin().await.unwrap();
     let again = transaction.upsert(&table, &rows, Overwrite::NotNewer).await.unwrap();
     assert_eq!(again, Upserted { changed: 0, stale: 0 });
-    // As new is not older.
+    // As new is not older, and neither is what has no timestamp.
     let again = transaction.upsert(&table, &rows, Overwrite::Older).await.unwrap();
-    assert_eq!(again, Upserted { changed: 0, stale: 1 });
+    assert_eq!(again, Upserted { changed: 0, stale: 2 });
     let _committed = transaction.commit().await.unwrap();
     assert_eq!(one::<String>(&connection, versions).await, before);
 }

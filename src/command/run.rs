@@ -71,9 +71,7 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
         let applied = target::migrator().apply(&mut connection, &specs).await?;
         target::log_applied(&applied);
         target::migrator().check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
-        for spec in &specs {
-            VectorTable::check(connection.client(), spec).await?;
-        }
+        VectorTable::check_all(connection.client(), &specs).await?;
         connection.close().await;
         Ok::<(), ConnectorError>(())
     };

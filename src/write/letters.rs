@@ -10,7 +10,7 @@ use sink_postgres_vector::{Connection, Error, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
-use crate::reject::{Reject, RejectReason};
+use crate::reject::Reject;
 use crate::source::Partition;
 
 pub(crate) use selection::{Range, Selection};
@@ -41,10 +41,38 @@ impl Letter {
         self.payload_bytes > self.kept_bytes
     }
 
+    /// Where its record stands in the log.
+    pub(crate) fn standing(&self) -> Standing {
+        let Self { id, offset, first_seen, .. } = *self;
+        Standing { partition: self.partition.clone(), offset, id, first_seen }
+    }
+
     /// The record's own timestamp in milliseconds, as the source gave it.
     pub(crate) fn record_millis(&self) -> Option<i64> {
         let since = self.record_timestamp?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         i64::try_from(since.as_millis()).ok()
+    }
+}
+
+/// Where a letter's record stands in the log. Letters of a partition sort by it in the order of the log, unless the
+/// topic was created again or the position set back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Standing {
+    partition: Partition,
+    offset: i64,
+    id: i64,
+    first_seen: SystemTime,
+}
+
+impl Standing {
+    /// Whether it is certain that this record came before the other one.
+    ///
+    /// A batch stores its letters in any order, but all of them with the same time; batches of a partition follow
+    /// one another. So where offsets and numbers disagree beyond one batch, the offsets are those of two logs.
+    pub(crate) fn precedes(&self, other: &Self) -> bool {
+        let is_one_batch = self.first_seen == other.first_seen && self.offset < other.offset;
+        self.partition == other.partition
+            && (is_one_batch || self.offset <= other.offset && self.id < other.id)
     }
 }
 
@@ -61,6 +89,7 @@ id, topic, partition, \"offset\", table_name, reason, sqlstate, message, record_
 last_tried, coalesce(payload_bytes, octet_length(payload)), octet_length(payload)::int8";
 
 const READING: &str = "read embedsink.dead_letters";
+const LOCKING: &str = "lock records in embedsink.dead_letters";
 const UPDATING: &str = "update embedsink.dead_letters";
 
 const FORGET: &str = "delete from embedsink.dead_letters where connector = $1 and id = any($2)";
@@ -86,6 +115,21 @@ pub(crate) async fn find(
     let parameters: [Parameter<'_>; 2] = [(&connector, Type::TEXT), (&id, Type::INT8)];
     let rows = connection.during(READING, connection.client().query_typed(&sql, &parameters)).await?;
     rows.first().map(|row| Ok((letter(row)?, contents(row)?))).transpose()
+}
+
+/// Locks letters for a replay, and reads them. Those that are gone by now are left out.
+pub(crate) async fn lock(
+    transaction: &Transaction<'_>,
+    connector: &str,
+    ids: &[i64],
+) -> Result<Vec<(Letter, Contents)>, Error> {
+    let sql = format!(
+        "select {COLUMNS}, key, headers::text, payload from embedsink.dead_letters
+         where connector = $1 and id = any($2) order by id for update"
+    );
+    let parameters: [Parameter<'_>; 2] = [(&connector, Type::TEXT), (&ids, Type::INT8_ARRAY)];
+    let rows = transaction.during(LOCKING, transaction.client().query_typed(&sql, &parameters)).await?;
+    rows.iter().map(|row| Ok((letter(row)?, contents(row)?))).collect()
 }
 
 /// Deletes letters whose records are written by now.
@@ -157,10 +201,30 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
     row.try_get(index).map_err(|fault| Error::during(READING, fault))
 }
 
-/// The verdict on a letter whose row has been overtaken.
-pub(crate) fn superseded() -> Reject {
-    Reject::new(
-        RejectReason::Superseded,
-        "a row at least as new as this record is there; purge the letter, for a replay never overwrites a newer row",
-    )
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn standing(partition: i32, id: i64, offset: i64, batch: u64) -> Standing {
+        let first_seen = SystemTime::UNIX_EPOCH + Duration::from_secs(batch);
+        Standing { partition: Partition::new("topic", partition), offset, id, first_seen }
+    }
+
+    #[test]
+    fn within_a_batch_the_offset_says_which_record_came_first_whatever_the_numbers_of_the_letters() {
+        let (first, last) = (standing(0, 8, 10, 1), standing(0, 7, 11, 1));
+        assert!(first.precedes(&last) && !last.precedes(&first));
+        assert!(!standing(1, 8, 10, 1).precedes(&last), "partitions have no order between them");
+    }
+
+    #[test]
+    fn a_record_that_was_read_again_counts_once_and_the_offsets_of_two_logs_say_nothing() {
+        let (once, again) = (standing(0, 7, 10, 1), standing(0, 9, 10, 2));
+        assert!(once.precedes(&again) && !again.precedes(&once));
+        let of_a_new_topic = standing(0, 20, 3, 3);
+        assert!(!once.precedes(&of_a_new_topic) && !of_a_new_topic.precedes(&once));
+        assert!(!once.precedes(&once));
+    }
 }

@@ -1,11 +1,13 @@
 //! The connector as a process of its own: the binary as it is shipped.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::pty::{OpenptyResult, openpty};
 use tokio_postgres::Client;
 
 use super::kafka::Topic;
@@ -143,17 +145,26 @@ impl Connector {
 
     /// Starts the binary with these arguments.
     pub(crate) fn run(&self, arguments: &[&str]) -> Process {
-        self.spawn(arguments, None)
+        self.spawn(arguments, Stdio::null(), None)
+    }
+
+    /// The same on a terminal, where somebody types this line.
+    pub(crate) fn run_on_terminal(&self, arguments: &[&str], line: &str) -> (Process, Terminal) {
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let mut terminal = File::from(master);
+        let process = self.spawn(arguments, slave.into(), None);
+        writeln!(terminal, "{line}").unwrap();
+        (process, Terminal(terminal))
     }
 
     /// The same with a standard output that nobody reads any more.
     pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        self.spawn(arguments, Some(writer.into()))
+        self.spawn(arguments, Stdio::null(), Some(writer.into()))
     }
 
-    fn spawn(&self, arguments: &[&str], stdout: Option<Stdio>) -> Process {
+    fn spawn(&self, arguments: &[&str], stdin: Stdio, stdout: Option<Stdio>) -> Process {
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.join(format!("{number}.log"));
         let output = self.folder.join(format!("{number}.out"));
@@ -167,7 +178,7 @@ impl Connector {
         }
         command.env("FLUVIO_METRIC_CONNECTOR", self.socket.as_ref().unwrap_or(&socket));
         command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout.unwrap_or_else(|| File::create(&output).unwrap().into()))
             .stderr(File::create(&log).unwrap());
         Process { child: command.spawn().unwrap(), log, output, socket, status: None }
@@ -182,6 +193,9 @@ impl Drop for Connector {
         }
     }
 }
+
+/// A terminal that is there until this is dropped.
+pub(crate) struct Terminal(#[expect(dead_code, reason = "it is only held")] File);
 
 /// A running connector. It is killed when dropped.
 pub(crate) struct Process {

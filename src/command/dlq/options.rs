@@ -40,10 +40,12 @@ pub enum DlqCommand {
     },
     /// Try to write the records of dead letters again, and delete those letters whose record is written.
     ///
-    /// A record goes the way of a live one, through the configuration and the tables as they are now. It never replaces
-    /// a row that is at least as new by its `timestamp`: such a letter stays, with the reason `superseded`, and is
-    /// left out from then on unless `--reason superseded` or `--id` asks for it. A letter whose record still cannot be
-    /// used stays, with one try more and what is wrong now. One whose payload was cut is not tried. No position is moved.
+    /// A record goes the way of a live one, through the configuration and the tables as they are now. It replaces only a
+    /// row that is strictly older by its `timestamp`. A tombstone deletes nothing while a row of its key is there, unless
+    /// `--id` names its letter; then it deletes a row that is strictly older. A letter that would do more stays, with the
+    /// reason `superseded`, and is left out from then on unless `--reason superseded` or `--id` asks for it. A letter
+    /// whose record still cannot be used stays, with one try more and what is wrong now. One whose payload was cut is not
+    /// tried. No position is moved.
     ///
     /// A row that was deleted after its letter was made comes back: nothing is kept of deleted rows.
     Replay {

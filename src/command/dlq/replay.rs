@@ -6,9 +6,10 @@
 mod progress;
 mod summary;
 
+use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sink_postgres_vector::{Class, Connection, Error, Transaction, VectorTable};
 
@@ -17,18 +18,22 @@ use crate::attempt::pauses;
 use crate::batch::{Batch, Place};
 use crate::error::ConnectorError;
 use crate::intake::Intake;
-use crate::reject::Reject;
+use crate::reject::{Reject, RejectReason};
 use crate::route::TableId;
 use crate::source::{SourceRecord, Tenure};
 use crate::target;
-use crate::write::letters::{self, Contents, Kept, Letter, Range, Selection, superseded};
-use crate::write::replay::{Replayed, replay as write_again};
+use crate::write::letters::{self, Contents, Kept, Letter, Range, Selection};
+use crate::write::replay::{Replayed, Settled, replay as write_again};
 
 use progress::Progress;
 use summary::Summary;
 
-/// How many letters go in one transaction.
+/// How many letters go in one transaction at most.
 const CHUNK: i64 = 300;
+
+/// How long a transaction tries letters. The rows that it has written are locked until it ends, and a live writer
+/// may wait for them.
+const WORK: Duration = Duration::from_secs(2);
 
 /// How often a transaction is tried that fails for a reason that passes.
 const TRIES: usize = 10;
@@ -38,10 +43,7 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
     let Store { settings, mut connection } = store;
     let specs = target::table_specs(&settings)?;
     target::migrator().check(connection.client(), &specs).await.map_err(ConnectorError::from)?;
-    let mut tables = Vec::with_capacity(specs.len());
-    for spec in &specs {
-        tables.push(VectorTable::check(connection.client(), spec).await.map_err(ConnectorError::from)?);
-    }
+    let tables = VectorTable::check_all(connection.client(), &specs).await.map_err(ConnectorError::from)?;
     let extent = Range::all(selection).extent(&connection).await?;
     let mut replayer = Replayer {
         intake: Intake::new(Arc::new(target::router(&settings, &tables)), settings.batch.max_bytes),
@@ -52,7 +54,7 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
     let mut progress = Progress::new(extent.count);
     let mut summary = Summary::new(&settings.connector, dry_run);
     let mut range = Range { up_to: extent.last, ..Range::all(selection) };
-    let (mut pauses, mut failed) = (pauses(), 0);
+    let (mut pauses, mut failed, mut rest) = (pauses(), 0, Rest::default());
     loop {
         if connection.is_closed() {
             connection = match Connection::open(&target::connect_options(&settings)).await {
@@ -63,10 +65,11 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
                 }
             };
         }
-        match replayer.chunk(&mut connection, range).await {
+        match replayer.chunk(&mut connection, range, &rest).await {
             Ok(Some(chunk)) => {
                 failed = 0;
                 range.after = chunk.last;
+                rest = chunk.rest;
                 progress.advance(chunk.outcomes.len());
                 chunk.outcomes.into_iter().for_each(|(letter, outcome)| summary.add(&letter, outcome));
             }
@@ -104,10 +107,18 @@ enum Outcome {
     Cut,
 }
 
+/// Letters for which a transaction had no time, and what those had come to that stand behind them in the log.
+#[derive(Default)]
+struct Rest {
+    ids: Vec<i64>,
+    settled: Settled,
+}
+
 /// What became of the letters of one transaction.
 struct Chunk {
     last: i64,
     outcomes: Vec<(Letter, Outcome)>,
+    rest: Rest,
 }
 
 struct Replayer {
@@ -119,21 +130,41 @@ struct Replayer {
 }
 
 impl Replayer {
-    /// Replays the first letters of the range in a transaction. `None` when there are no more.
-    async fn chunk(&mut self, connection: &mut Connection, range: Range<'_>) -> Result<Option<Chunk>, Error> {
-        let connector = &range.selection.connector;
+    /// Replays in a transaction what was left over, or else the first letters of the range. `None` when there are
+    /// no more.
+    async fn chunk(
+        &mut self,
+        connection: &mut Connection,
+        range: Range<'_>,
+        rest: &Rest,
+    ) -> Result<Option<Chunk>, Error> {
+        let Selection { connector, ids: asked_for, .. } = range.selection;
         let mut transaction = connection.begin_for(self.max_bytes).await?;
         transaction.check_constraints_at_once().await?;
-        let Some(stretch) = range.lock(&transaction, CHUNK, self.max_bytes).await? else {
+        let ids = match rest.ids.as_slice() {
+            [] => range.first(&transaction, CHUNK, self.max_bytes).await?,
+            left => left.to_vec(),
+        };
+        let Some(last) = ids.iter().copied().max() else {
             transaction.rollback().await?;
             return Ok(None);
         };
+        let mut letters = letters::lock(&transaction, connector, &ids).await?;
+        // From the last one in the log to the first, so that the last one of a key is what counts.
+        letters.sort_by_cached_key(|(letter, _)| Reverse(letter.standing()));
+        let mut settled = rest.settled.clone();
         let (mut written, mut kept, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
-        for (letter, contents) in stretch.letters {
+        let (began, mut left) = (Instant::now(), Vec::new());
+        for (letter, contents) in letters {
+            if !outcomes.is_empty() && began.elapsed() >= WORK {
+                left.push(letter.id);
+                continue;
+            }
             let outcome = if letter.is_cut() {
                 Outcome::Cut
             } else {
-                match self.letter(&mut transaction, &letter, &contents).await? {
+                let is_asked_for = asked_for.is_some();
+                match self.letter(&mut transaction, &letter, &contents, is_asked_for, &mut settled).await? {
                     Ok(()) => {
                         written.push(letter.id);
                         Outcome::Written
@@ -154,7 +185,8 @@ impl Replayer {
         } else {
             let _replayed_for_good = transaction.commit().await?;
         }
-        Ok(Some(Chunk { last: stretch.last, outcomes }))
+        let rest = if left.is_empty() { Rest::default() } else { Rest { ids: left, settled } };
+        Ok(Some(Chunk { last: last.max(range.after), outcomes, rest }))
     }
 
     /// Writes the record of one letter, or says why not and for which table it was.
@@ -163,14 +195,18 @@ impl Replayer {
         transaction: &mut Transaction<'_>,
         letter: &Letter,
         contents: &Contents,
+        is_asked_for: bool,
+        settled: &mut Settled,
     ) -> Result<Result<(), (Option<TableId>, Reject)>, Error> {
         let mut batch = self.intake.batch(0);
         if let Err(rejected) = self.add(&mut batch, letter, contents) {
             return Ok(Err(rejected));
         }
-        Ok(match write_again(transaction, &self.tables, &batch).await? {
+        let standing = letter.standing();
+        let replayed = write_again(transaction, &self.tables, &batch, &standing, is_asked_for, settled);
+        Ok(match replayed.await? {
             Replayed::Written => Ok(()),
-            Replayed::Superseded => Err((None, superseded())),
+            Replayed::Superseded(why) => Err((None, Reject::new(RejectReason::Superseded, why))),
             Replayed::Refused(table, reject) => Err((Some(table), reject)),
         })
     }

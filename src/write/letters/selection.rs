@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sink_postgres_vector::{Connection, Error, Transaction};
 use tokio_postgres::types::Type;
 
-use super::{COLUMNS, Contents, Letter, Parameter, READING, column, contents, letter};
+use super::{COLUMNS, LOCKING, Letter, Parameter, READING, column, letter};
 
 /// Which dead letters are meant. What is not given does not matter.
 #[derive(Clone, Debug, Default)]
@@ -39,13 +39,6 @@ pub(crate) struct Extent {
     pub(crate) last: i64,
 }
 
-/// A stretch of letters in the order of their ids, locked for a replay.
-pub(crate) struct Stretch {
-    /// The last id that was looked at; its letter may be gone by now.
-    pub(crate) last: i64,
-    pub(crate) letters: Vec<(Letter, Contents)>,
-}
-
 const SELECTED: &str = "\
 connector = $1 and ($2::int8[] is null or id = any($2)) and ($3::text[] is null or reason = any($3))
 and ($4::text is null or reason <> $4) and ($5::text is null or table_name = $5)
@@ -56,7 +49,6 @@ and id > $12 and id <= $13";
 
 const COUNTING: &str = "count the dead letters";
 const PURGING: &str = "delete from embedsink.dead_letters";
-const LOCKING: &str = "lock records in embedsink.dead_letters";
 
 /// The letters that are meant, and lie after one id and up to another.
 #[derive(Clone, Copy, Debug)]
@@ -114,18 +106,19 @@ impl<'s> Range<'s> {
         Ok(last.map(|last| Extent { count, last }))
     }
 
-    /// Locks the first of them: at most `limit`, and no more than about `bytes`, but at least one. `None` when
-    /// there is none.
-    pub(crate) async fn lock(
+    /// The numbers of the first of them, ascending: at most `limit`, and no more than about `bytes` of keys, headers
+    /// and payloads, but at least one if there is one.
+    pub(crate) async fn first(
         self,
         transaction: &Transaction<'_>,
         limit: i64,
         bytes: usize,
-    ) -> Result<Option<Stretch>, Error> {
+    ) -> Result<Vec<i64>, Error> {
         let sql = format!(
             "select id from (
                select id, sum(bytes) over (order by id) - bytes as before from (
-                 select id, coalesce(octet_length(payload), 0) as bytes
+                 select id, coalesce(octet_length(key), 0)::int8 + coalesce(octet_length(headers::text), 0)
+                   + coalesce(octet_length(payload), 0) as bytes
                  from embedsink.dead_letters where {SELECTED} order by id limit {limit}) as first) as sized
              where before < {bytes} order by id"
         );
@@ -133,18 +126,7 @@ impl<'s> Range<'s> {
         let parameters = self.parameters(&bounds);
         let answer = transaction.client().query_typed(&sql, &parameters);
         let rows = transaction.during(LOCKING, answer).await?;
-        let ids = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
-        let Some(last) = ids.last().copied() else { return Ok(None) };
-        let sql = format!(
-            "select {COLUMNS}, key, headers::text, payload from embedsink.dead_letters
-             where connector = $1 and id = any($2) order by id for update"
-        );
-        let connector = &self.selection.connector;
-        let parameters: [Parameter<'_>; 2] = [(connector, Type::TEXT), (&ids, Type::INT8_ARRAY)];
-        let answer = transaction.client().query_typed(&sql, &parameters);
-        let rows = transaction.during(LOCKING, answer).await?;
-        let letters = rows.iter().map(|row| Ok((letter(row)?, contents(row)?)));
-        Ok(Some(Stretch { last, letters: letters.collect::<Result<_, Error>>()? }))
+        rows.iter().map(|row| column(row, 0)).collect()
     }
 
     fn bounds(self) -> [Option<i64>; 2] {

@@ -54,7 +54,7 @@ impl Summary {
         let total = self.written + superseded + refusals + cut;
         let verb = if self.dry_run { "would replay" } else { "replayed" };
         let mut text = format!(
-            "{verb} {} of {}: {} written, {superseded} superseded by a row at least as new, {refusals} still refused",
+            "{verb} {} of {}: {} written, {superseded} superseded by what is there, {refusals} still refused",
             letters(total - cut),
             self.connector,
             self.written
