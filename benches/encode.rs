@@ -10,7 +10,7 @@ mod encode;
 #[path = "support/record.rs"]
 mod record;
 #[path = "../sink-postgres-vector/src/row.rs"]
-#[allow(unreachable_pub, reason = "it is public where it belongs")]
+#[allow(dead_code, unreachable_pub, reason = "it is public where it belongs")]
 mod row;
 
 use std::hint::black_box;

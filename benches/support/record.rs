@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 #[path = "../../tests/support/random.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use the rest of it")]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests, which use the rest of it")]
 mod random;
 
 use embedsink::source::{Headers, SourceRecord};
