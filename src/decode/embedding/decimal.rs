@@ -4,8 +4,8 @@
 //! the text is not converted exactly. The first sixteen bytes become an integer, by vector instructions; from it
 //! come two `f64`, of which one is surely not above the true number and the other surely not below. Rounding never
 //! turns an order around: where both round to one `f32`, so does all that lies between them, the true number
-//! too. Where they do not (one number in some hundred thousand, and all that stand just in the middle between two
-//! `f32`) the number is left to others.
+//! too. Where they do not, which is rare, since what was an `f32` once lies far from the middle between two, the number
+//! is left to others.
 //!
 //! To join all neighbouring digits at once, then the pairs, then the fours, is a known method; Daniel Lemire describes
 //! it for eight digits in one machine word ("Number Parsing at a Gigabyte per Second", Software: Practice and
