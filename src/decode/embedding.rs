@@ -1,9 +1,10 @@
 //! The embedding array: JSON numbers straight to `f32`.
 //!
 //! Each number is rounded once, to the `f32` that `str::parse::<f32>` gives for the same text (a
-//! property test compares them bit by bit). The common case takes one multiplication or division in
-//! `f64` and then proves that rounding to `f32` cannot have been swayed by the `f64` error; the few
-//! texts for which that proof fails go to the standard library.
+//! property test and the fuzzer compare them bit by bit). Nearly all numbers are read by `decimal.rs`; those of
+//! other forms by [`number`]; and those that lie too close to the middle between two `f32` by the standard library.
+
+mod decimal;
 
 use crate::reject::{Reject, RejectReason};
 
@@ -25,28 +26,30 @@ pub(super) fn read(bytes: &[u8], start: usize, vector: &mut Vec<f32>) -> Result<
     if bytes.get(at) == Some(&b']') {
         return Ok(at + 1);
     }
+    // `, ` is how Python's json module separates; `,` how most others do.
+    let mut spaced = true;
     loop {
+        at = usual(bytes, at, spaced, vector);
+        let first = skip_space(bytes, at);
+        if first > at {
+            at = first;
+            continue;
+        }
         let (value, behind) = number(bytes, at)?;
         if !value.is_finite() {
             return Err(not_finite(vector.len(), "is too large for a 32-bit float"));
         }
         vector.push(value);
-        at = behind;
-        // `, ` is how Python's json module separates; `,` how the others do.
-        at = match bytes.get(at) {
-            Some(b',') if bytes.get(at + 1) == Some(&b' ') => at + 2,
-            _ => {
-                at = skip_space(bytes, at);
-                match bytes.get(at) {
-                    Some(b',') => at + 1,
-                    Some(b']') => return Ok(at + 1),
-                    Some(_) => return Err(bad(at, "expected `,` or `]` in `embedding`")),
-                    None => return Err(ended(bytes)),
-                }
+        at = skip_space(bytes, behind);
+        match bytes.get(at) {
+            Some(b',') => {
+                at += 1;
+                spaced = bytes.get(at) == Some(&b' ');
+                at += usize::from(spaced);
             }
-        };
-        if !matches!(bytes.get(at), Some(b'-' | b'0'..=b'9')) {
-            at = skip_space(bytes, at);
+            Some(b']') => return Ok(at + 1),
+            Some(_) => return Err(bad(at, "expected `,` or `]` in `embedding`")),
+            None => return Err(ended(bytes)),
         }
     }
 }
@@ -58,12 +61,25 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Reads one JSON number at `start`; returns it and the place behind it.
-#[inline]
+/// Reads numbers into `vector` as long as they have the usual form; returns the place where they no longer have.
+///
+/// A function of its own, so that the processor's registers are all for this loop.
+#[inline(never)]
+fn usual(bytes: &[u8], mut at: usize, spaced: bool, vector: &mut Vec<f32>) -> usize {
+    while let Some((value, next)) = decimal::read(bytes, at, spaced) {
+        vector.push(value);
+        at = next;
+    }
+    at
+}
+
+/// Reads one JSON number at `start`, of any form; returns it and the place behind it.
+#[cold]
+#[inline(never)]
 fn number(bytes: &[u8], start: usize) -> Result<(f32, usize), Reject> {
     let negative = bytes.get(start) == Some(&b'-');
     let first = start + usize::from(negative);
-    // At most 19 digits fit; `kept` counts those taken in, so that leading zeros cost nothing.
+    // At most 19 digits fit.
     let mut mantissa: u64 = 0;
     let mut at = digits(bytes, first, &mut mantissa);
     let mut digit_count = at - first;
@@ -105,35 +121,11 @@ fn number(bytes: &[u8], start: usize) -> Result<(f32, usize), Reject> {
 /// Adds the run of digits at `at` to `mantissa` (wrapping beyond 19 digits); returns its end.
 #[inline]
 fn digits(bytes: &[u8], mut at: usize, mantissa: &mut u64) -> usize {
-    while let Some(eight) = bytes.get(at..at + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok()) {
-        let Some(value) = eight_digits(u64::from_le_bytes(eight)) else {
-            break;
-        };
-        *mantissa = mantissa.wrapping_mul(100_000_000).wrapping_add(value);
-        at += 8;
-    }
     while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         *mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
     }
     at
-}
-
-/// The value of eight ASCII digits, read as a little-endian word, by three multiplications that
-/// join neighbours: digits to pairs, pairs to fours, fours to eight.
-#[inline]
-fn eight_digits(word: u64) -> Option<u64> {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    const HIGH_HALVES: u64 = 0xF0F0_F0F0_F0F0_F0F0;
-    let all_digits =
-        word & HIGH_HALVES == ZEROS && word.wrapping_add(0x0606_0606_0606_0606) & HIGH_HALVES == ZEROS;
-    if !all_digits {
-        return None;
-    }
-    let pairs = (word - ZEROS).wrapping_mul(1 + (10 << 8)) >> 8;
-    let fours = (pairs & 0x00FF_00FF_00FF_00FF).wrapping_mul(1 + (100 << 16)) >> 16;
-    let eight = (fours & 0x0000_FFFF_0000_FFFF).wrapping_mul(1 + (10_000 << 32)) >> 32;
-    Some(eight & 0xFFFF_FFFF)
 }
 
 fn exponent_at(bytes: &[u8], start: usize) -> Result<(i64, usize), Reject> {
@@ -151,22 +143,16 @@ fn exponent_at(bytes: &[u8], start: usize) -> Result<(i64, usize), Reject> {
     Ok((if negative { -value } else { value }, at))
 }
 
-/// `mantissa × 10^exponent` rounded to `f32`, where that can be proved right.
+/// `mantissa × 10^exponent` rounded to `f32`, where that can be proved right as [`decimal`] does it.
 ///
-/// `mantissa as f64` and the one operation behind it are each off by at most half a unit in the last
-/// place of an `f64`, so the product is off by less than two. An `f64` has 29 bits more than an
-/// `f32`: unless those bits lie within that distance of the halfway point, both the true value and
-/// ours round to the same `f32`. The smallest non-zero result is 1e-22, far from subnormal.
-#[inline]
+/// Three roundings lie in between: the mantissa's, that of its product or quotient with the power, which is exact, and
+/// that of the product with a number that is less than one or more by [`decimal::DOUBT`].
 fn round(mantissa: u64, exponent: i64) -> Option<f32> {
-    if mantissa == 0 {
-        return Some(0.0);
-    }
+    const LESS: f64 = f64::from_bits(1_f64.to_bits() - decimal::DOUBT);
+    const MORE: f64 = f64::from_bits(1_f64.to_bits() + decimal::DOUBT);
     let power = *EXACT_POWERS.get(usize::try_from(exponent.unsigned_abs()).ok()?)?;
     let value = if exponent < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
-    const HALF: u64 = 1 << 28;
-    let below = value.to_bits() & ((1 << 29) - 1);
-    (below.abs_diff(HALF) > 4).then_some(value as f32)
+    decimal::between(value * LESS, value * MORE)
 }
 
 fn not_a_number(bytes: &[u8], at: usize) -> Reject {

@@ -10,16 +10,22 @@ fn array(text: &str) -> Result<Vec<f32>, RejectReason> {
     Ok(vector)
 }
 
-/// Reads `[number]` and compares with what the standard library makes of the same text.
+/// What [`decimal::read`] wants to see behind a number.
+const MORE: &str = "0.25                                ";
+
+/// Reads `number` at the end of an array and before others, and compares with what the standard library makes of
+/// the same text.
 #[track_caller]
 fn agrees_with_std(number: &str) {
     let wanted: f32 = number.parse().expect("JSON's numbers are a part of what Rust reads");
-    let found = array(&format!("[{number}]"));
-    let is_right = match &found {
-        Ok(found) => wanted.is_finite() && found.iter().map(|value| value.to_bits()).eq([wanted.to_bits()]),
-        Err(reason) => wanted.is_infinite() && *reason == RejectReason::NotFinite,
-    };
-    assert!(is_right, "{number}: std says {wanted:e}, we say {found:?}");
+    for text in [format!("[{number}]"), format!("[{number}, {MORE}]")] {
+        let found = array(&text);
+        let is_right = match &found {
+            Ok(found) => wanted.is_finite() && found[0].to_bits() == wanted.to_bits(),
+            Err(reason) => wanted.is_infinite() && *reason == RejectReason::NotFinite,
+        };
+        assert!(is_right, "{text}: std says {wanted:e}, we say {found:?}");
+    }
 }
 
 /// Random numbers with a fixed seed (SplitMix64).
@@ -148,6 +154,46 @@ fn numbers_halfway_between_two_floats_and_just_beside_go_the_way_of_the_standard
 }
 
 #[test]
+fn numbers_below_ten_beside_the_middle_of_two_floats_go_the_way_of_the_standard_library() {
+    let mut random = Random(3);
+    for _ in 0..10_000 {
+        // From 6e-5 to 10: what one digit, a point and 21 digits can say.
+        let bits = (113 << 23) + random.below(u64::from(10_f32.to_bits() - (113 << 23))) as u32;
+        let middle = (f64::from(f32::from_bits(bits)) + f64::from(f32::from_bits(bits + 1))) / 2.0;
+        let sign = if random.below(2) == 0 { "-" } else { "" };
+        for digits in 8..=23 {
+            let near = format!("{middle:.digits$}");
+            agrees_with_std(&format!("{sign}{near}"));
+            agrees_with_std(&format!("{sign}{}", stepped(&near, true)));
+            agrees_with_std(&format!("{sign}{}", stepped(&near, false)));
+        }
+    }
+}
+
+#[test]
+fn embeddings_as_producers_print_them_are_those_of_the_standard_library() {
+    let mut random = Random(4);
+    for _ in 0..2_000 {
+        let values: Vec<f32> = (0..384)
+            .map(|_| {
+                let size = 10_f32.powi(random.below(9) as i32 - 7);
+                (random.next() as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32 * size
+            })
+            .collect();
+        let wide: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+        for text in [
+            format!("{values:?}"),
+            format!("{wide:?}"),
+            serde_json::to_string_pretty(&wide).expect("finite numbers"),
+            serde_json::to_string(&values).expect("finite numbers"),
+        ] {
+            let found = array(&text).expect("an array");
+            assert!(found.iter().map(|value| value.to_bits()).eq(values.iter().map(|value| value.to_bits())));
+        }
+    }
+}
+
+#[test]
 fn the_edges_of_32_bits_are_those_of_the_standard_library() {
     for number in [
         "0",
@@ -216,6 +262,19 @@ proptest! {
     }
 
     #[test]
+    fn a_number_before_others_is_one_where_it_is_one_for_serde_json(
+        number in r"-?[0-9]?\.?[0-9]{0,26}([eE][-+]?[0-9])?",
+        odd in r"[-+.eE,: \n\x00\]/;\u{e9}]?",
+        at in 0_usize..30,
+    ) {
+        let mut number = number;
+        number.insert_str(at.min(number.len()), &odd);
+        let text = format!("[{number}, {MORE}]");
+        let theirs = serde_json::from_str::<Vec<f64>>(&text);
+        prop_assert_eq!(array_and_rest(&text).is_some(), theirs.is_ok(), "{}", text);
+    }
+
+    #[test]
     fn what_looks_like_an_array_is_one_for_serde_json_too(text in r"\[([-+0-9.eE, \n\t\[\]]|null|NaN){0,24}\]?") {
         let ours = array_and_rest(&text);
         let theirs = serde_json::from_str::<Vec<f64>>(&text);
@@ -239,7 +298,23 @@ fn array_and_rest(text: &str) -> Option<Vec<f32>> {
 
 #[test]
 fn a_number_reads_the_same_wherever_it_stands_in_the_buffer() {
-    for number in ["7", "-0.25", "12345678", "123456789.12345678", "1.2345678901234567e-05", "0.00000001"] {
+    for number in [
+        "7",
+        "-0.25",
+        "12345678",
+        "123456789.12345678",
+        "1.2345678901234567e-05",
+        "0.00000001",
+        "9.9999999999999",
+        "0.1234567890123",
+        "-0.12345678901234",
+        "0.123456789012345",
+        "0.034820783883333206",
+        "-0.012345678901234567890",
+        "0.0123456789012345678901",
+        "-0.01234567890123456789012",
+        "0.012345678901234567890123",
+    ] {
         let wanted: f32 = number.parse().expect("a number");
         for offset in 0..64 {
             let before = "x".repeat(offset);
@@ -253,6 +328,8 @@ fn a_number_reads_the_same_wherever_it_stands_in_the_buffer() {
             assert_eq!(array(&padded), Ok(vec![wanted]));
             let behind_others = format!("[{}{number}]", "1,".repeat(offset));
             assert_eq!(array(&behind_others).map(|vector| vector[offset]), Ok(wanted));
+            let before_space = format!("[{number}, {}1]", " ".repeat(offset));
+            assert_eq!(array(&before_space), Ok(vec![wanted, 1.0]));
         }
         for length in 1..=number.len() {
             let cut = format!("[{}", &number[..length]);
@@ -313,8 +390,25 @@ fn what_is_no_array_of_json_numbers_is_refused() {
         "[\u{a0}1]",
         "[\u{0661}]",
         "[1,\u{feff}2]",
+        "[0.5 0.5]",
+        "[0.5;0.5]",
+        "[0.5.5]",
+        "[0.-5]",
+        "[00.5]",
+        "[0..5]",
+        "[0,,5]",
+        "[:.5]",
+        "[/.5]",
+        "[0.5:]",
+        "[0.5/]",
+        "[0.\u{660}]",
     ] {
         assert_eq!(array(text), Err(RejectReason::BadEmbedding), "{text}");
+        // Nor where others follow.
+        let longer = format!("{}, {MORE}]", text.trim_end_matches([']', '}']));
+        if text != "[1}" {
+            assert_eq!(array(&longer), Err(RejectReason::BadEmbedding), "{longer}");
+        }
     }
     for text in ["null", "1", "\"[1]\"", "{}", "{\"0\": 1}", "true"] {
         assert_eq!(array(text), Err(RejectReason::BadEmbedding), "{text}");
