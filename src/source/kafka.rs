@@ -7,8 +7,10 @@
 
 mod assignment;
 mod context;
+mod header;
 mod poll;
 pub(crate) mod property;
+mod said;
 mod statistics;
 
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
 use context::Clients;
 use poll::{Command, Ends, Poller};
+pub(crate) use said::Said;
+use said::Secrets;
 
 /// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
 const QUEUE_KIB: &str = "16384";
@@ -136,14 +140,7 @@ pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
 }
 
 fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
-    let secrets: Vec<String> = settings
-        .properties
-        .iter()
-        .filter(|(name, _)| is_secret(name))
-        .map(|(_, value)| value.expose().to_owned())
-        .filter(|value| value.len() > 3)
-        .collect();
-    Clients::new(client_config(settings), &secrets).map_err(|fault| {
+    Clients::new(client_config(settings), &Said::new(settings)).map_err(|fault| {
         let reason = match &fault {
             // Its own text quotes the value, which may be a secret.
             KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
@@ -151,8 +148,7 @@ fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
             }
             KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
             other => {
-                let text =
-                    secrets.iter().fold(other.to_string(), |text, secret| text.replace(secret, "****"));
+                let text = Secrets::of(settings).taken_out_of(&other.to_string());
                 settings.properties.values().fold(text, |text, value| without_word(&text, value.expose()))
             }
         };
@@ -175,11 +171,6 @@ fn without_word(text: &str, word: &str) -> String {
     }
     kept.push_str(rest);
     kept
-}
-
-/// Whether the value of this property is nobody's to read.
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "key", "pem", "jaas", "oauthbearer.config"].iter().any(|word| name.contains(word))
 }
 
 /// The properties for librdkafka: the user's, and over them those that the connector must own.

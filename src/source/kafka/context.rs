@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
+use super::said::Said;
 use super::statistics;
 use crate::source::Partition;
 
@@ -62,9 +63,9 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Makes them. librdkafka connects when it is first asked for something.
-    pub(super) fn new(mut config: ClientConfig, secrets: &[String]) -> KafkaResult<Self> {
+    pub(super) fn new(mut config: ClientConfig, said: &Said) -> KafkaResult<Self> {
         let notes = Arc::new(Notes::default());
-        let context = || Context { notes: Arc::clone(&notes), secrets: secrets.to_vec() };
+        let context = || Context { notes: Arc::clone(&notes), said: said.clone() };
         let consumer = config.create_with_context(context())?;
         config.remove("group.id");
         // Nobody polls the asker, so that statistics of its own would pile up.
@@ -76,34 +77,12 @@ impl Clients {
 
 pub(super) struct Context {
     notes: Arc<Notes>,
-    /// Values of properties that librdkafka must not repeat in our log.
-    secrets: Vec<String>,
-}
-
-impl Context {
-    fn without_secrets(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"))
-    }
+    said: Said,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // librdkafka names brokers, topics and states here, never keys or payloads; but it may quote
-        // a property's value.
-        let message = self.without_secrets(message);
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", facility, "{message}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
-        }
+        self.said.log(level, facility, message);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -113,10 +92,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, "{}", self.without_secrets(reason));
         if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             self.notes.leave(Note::Refused(code));
         }
+        self.said.error(error, reason);
     }
 }
 
