@@ -16,6 +16,7 @@ use tokio::{
 use tokio_postgres::{
     Client, NoTls, Socket,
     config::{SslMode, TargetSessionAttrs},
+    error::Severity,
 };
 
 use crate::{
@@ -101,9 +102,18 @@ pub(crate) async fn connect(options: &ConnectOptions) -> Result<(Client, Driver)
         }
     };
     if options.prepared {
-        client.batch_execute(NOTICE_OUR_END).await.map_err(|error| Cause::of(&error))?;
+        match client.batch_execute(NOTICE_OUR_END).await {
+            // A nicety: a server that refuses it, as some platforms do, can be written to all the same.
+            Err(error) if is_refusal(&error) => {}
+            noticed => noticed.map_err(|error| Cause::of(&error))?,
+        }
     }
     Ok((client, driver))
+}
+
+/// Whether the server refused the statement and keeps the session.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
 /// Drives by hand rather than by awaiting the connection: that would log the server's notices, and a notice of a

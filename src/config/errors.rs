@@ -45,6 +45,11 @@ pub(super) fn read(
         None => Some(64 << 20),
     };
     let dead_letter_topic = match errors.get("dead-letter-topic") {
+        Some(field) if tolerance == Some(Tolerance::None) => {
+            let what = "with `tolerance: none` there are no dead letters: the connector stops at the first bad record";
+            field.complain(report, what, "remove it, or set `tolerance: data`");
+            None
+        }
         Some(field) => read_topic(field, chosen, source, report).map(Some),
         None => Some(None),
     };

@@ -860,17 +860,19 @@ fn checks_of_the_brokers_certificates_that_are_off_are_known() {
 #[test]
 fn what_bad_records_do_can_be_set() {
     let settings = read(&with_keys(
-        "  errors: {tolerance: none, max-ratio: 0.25, window: 10, max-payload: 1KiB, dead-letter-topic: dlq}",
+        "  errors: {tolerance: data, max-ratio: 0.25, window: 10, max-payload: 1KiB, dead-letter-topic: dlq}",
     ))
     .unwrap();
     let expected = ErrorSettings {
-        tolerance: Tolerance::None,
+        tolerance: Tolerance::Data,
         max_ratio_permille: 250,
         window: 10,
         max_payload: 1024,
         dead_letter_topic: Some("dlq".to_owned()),
     };
     assert_eq!(settings.errors, expected);
+    let settings = read(&with_keys("  errors: {tolerance: none}")).unwrap();
+    assert_eq!(settings.errors.tolerance, Tolerance::None);
     for (ratio, permille) in [("1", 1000), ("1.0", 1000), ("0.001", 1), ("9e-1", 900), (".5", 500)] {
         let settings = read(&with_keys(&format!("  errors: {{max-ratio: {ratio}}}"))).unwrap();
         assert_eq!(settings.errors.max_ratio_permille, permille, "{ratio}");

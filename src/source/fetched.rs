@@ -180,9 +180,9 @@ impl Fetched {
         self.bytes.len()
     }
 
-    /// Bytes it takes in memory, with what keeps account of each record.
+    /// Bytes it takes in memory, with what keeps account of each record, and room that is not used.
     pub fn memory(&self) -> usize {
-        self.bytes.len() + size_of_val(self.spans.as_slice())
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 
     /// Ties the memory budget's permit to the life of these records.
@@ -213,6 +213,13 @@ impl Fetched {
             payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
             headers: Headers(&self.bytes[headers_start..headers_start + span.headers]),
         }
+    }
+}
+
+/// Gives room back that is not used, if that is more than a quarter of all.
+fn give_back<T>(list: &mut Vec<T>) {
+    if list.len() < list.capacity() / 4 * 3 {
+        list.shrink_to_fit();
     }
 }
 
@@ -284,8 +291,39 @@ impl FetchedBuilder {
         self.run.spans.is_empty() && self.run.passed.is_none()
     }
 
-    /// The finished run.
-    pub fn finish(self) -> Fetched {
+    /// The finished run. Where much room was left over it is given back, so that the budget holds records, not air.
+    pub fn finish(mut self) -> Fetched {
+        give_back(&mut self.run.bytes);
+        give_back(&mut self.run.spans);
         self.run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_charged_for_all_the_room_it_takes_and_little_of_that_is_not_used() {
+        for (records, size) in
+            [(0, 0), (1, 1), (1, 700_000), (3, 40_000), (65, 8_600), (1024, 10), (700, 900)]
+        {
+            let mut run = FetchedBuilder::new(Partition::new("topic", 0), Tenure(1));
+            let payload = vec![b'x'; size];
+            for offset in 0..records {
+                run.push(SourceRecord {
+                    offset,
+                    timestamp: None,
+                    key: None,
+                    payload: Some(&payload),
+                    headers: Headers::default(),
+                });
+            }
+            let run = run.finish();
+            let used = run.bytes.len() + size_of_val(run.spans.as_slice());
+            let taken = run.bytes.capacity() + run.spans.capacity() * size_of::<Span>();
+            assert_eq!(run.memory(), taken, "{records} of {size}");
+            assert!(taken - used <= taken / 4 + 8, "{records} of {size}: {used} of {taken}");
+        }
     }
 }

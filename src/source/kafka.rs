@@ -7,10 +7,11 @@
 
 mod assignment;
 mod context;
-mod log;
+mod header;
 mod poll;
 pub(crate) mod property;
 mod rejoin;
+mod said;
 mod statistics;
 
 use std::time::Duration;
@@ -25,8 +26,9 @@ use super::{Budget, Partition, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
 use context::Clients;
-pub(crate) use log::Log;
 use poll::{Command, Ends, Poller};
+pub(crate) use said::Said;
+use said::Secrets;
 
 /// librdkafka's own queue of fetched records, in KiB, unless the user sets another.
 const QUEUE_KIB: &str = "16384";
@@ -139,8 +141,7 @@ pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
 }
 
 fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
-    let log = Log::of(settings);
-    Clients::new(client_config(settings), &log).map_err(|fault| {
+    Clients::new(client_config(settings), &Said::new(settings)).map_err(|fault| {
         let reason = match &fault {
             // Its own text quotes the value, which may be a secret.
             KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
@@ -148,7 +149,7 @@ fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
             }
             KafkaError::ClientConfig(_, _, name, _) => format!("it does not take the value of {name}"),
             other => {
-                let text = log.without_secrets(&other.to_string());
+                let text = Secrets::of(settings).taken_out_of(&other.to_string());
                 settings.properties.values().fold(text, |text, value| without_word(&text, value.expose()))
             }
         };

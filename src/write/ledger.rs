@@ -3,6 +3,7 @@
 //! Invariant: `next_offset` moves only by compare-and-set on `(epoch, next_offset)`, so a writer
 //! whose partition was taken by another finds no row to move.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -209,9 +210,16 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
     row.try_get(index).map_err(|fault| Error::during(READING, fault))
 }
 
-/// A record's own timestamp, where it lies in the range that Postgres and the clock type share;
-/// it is only a hint in a dead letter, so an absurd one is left out.
+/// What a `timestamptz` holds, in milliseconds since the Unix epoch: from 4714-11-24 BC up to, not including, the year
+/// 294277.
+const HELD: Range<i64> = -210_866_803_200_000..9_224_318_016_000_000;
+
+/// A record's own timestamp, unless it is one that `timestamptz` cannot hold.
 fn system_time(millis: i64) -> Option<SystemTime> {
-    let in_range = (0..=253_402_300_799_999).contains(&millis);
-    in_range.then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs()))
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    match millis {
+        millis if !HELD.contains(&millis) => None,
+        ..0 => SystemTime::UNIX_EPOCH.checked_sub(distance),
+        _ => SystemTime::UNIX_EPOCH.checked_add(distance),
+    }
 }

@@ -25,7 +25,10 @@ pub(crate) struct Letter {
     pub(crate) reason: String,
     pub(crate) sqlstate: Option<String>,
     pub(crate) message: String,
+    /// The record's own timestamp, where people can be shown it: from 1970 to 9999.
     pub(crate) record_timestamp: Option<SystemTime>,
+    /// The same as it is kept.
+    kept_timestamp: Option<SystemTime>,
     pub(crate) first_seen: SystemTime,
     pub(crate) tries: i32,
     pub(crate) last_tried: SystemTime,
@@ -49,8 +52,10 @@ impl Letter {
 
     /// The record's own timestamp in milliseconds, as the source gave it.
     pub(crate) fn record_millis(&self) -> Option<i64> {
-        let since = self.record_timestamp?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        i64::try_from(since.as_millis()).ok()
+        match self.kept_timestamp?.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).ok(),
+            Err(before) => i64::try_from(before.duration().as_millis()).ok().map(|millis| -millis),
+        }
     }
 }
 
@@ -176,6 +181,7 @@ type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 fn letter(row: &Row) -> Result<Letter, Error> {
     let topic: &str = column(row, 1)?;
+    let kept_timestamp: Option<SystemTime> = column(row, 8)?;
     Ok(Letter {
         id: column(row, 0)?,
         partition: Partition::new(topic, column(row, 2)?),
@@ -184,13 +190,20 @@ fn letter(row: &Row) -> Result<Letter, Error> {
         reason: column(row, 5)?,
         sqlstate: column(row, 6)?,
         message: column(row, 7)?,
-        record_timestamp: column(row, 8)?,
+        record_timestamp: kept_timestamp.filter(|moment| is_shown(*moment)),
+        kept_timestamp,
         first_seen: column(row, 9)?,
         tries: column(row, 10)?,
         last_tried: column(row, 11)?,
         payload_bytes: column(row, 12)?,
         kept_bytes: column(row, 13)?,
     })
+}
+
+/// Whether RFC 3339 has a word for it.
+fn is_shown(moment: SystemTime) -> bool {
+    const END_OF_9999: u64 = 253_402_300_800;
+    moment.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.as_secs() < END_OF_9999)
 }
 
 fn contents(row: &Row) -> Result<Contents, Error> {

@@ -3,9 +3,13 @@
 //! Invariant: a batch is written to the database only when the broker has acknowledged all its letters.
 //! A letter can therefore come twice (same topic, partition and offset in its headers), but never not at all.
 
-use std::time::Duration;
+mod error;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
@@ -15,27 +19,15 @@ use crate::batch::{Batch, DeadLetter};
 use crate::config::KafkaSettings;
 use crate::reject::RejectReason;
 use crate::source::SourceError;
-use crate::source::kafka::Log;
+use crate::source::kafka::Said;
+
+pub use error::LetterError;
 
 /// How long the broker may take to acknowledge a letter.
 const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 
 /// How long the broker is waited for when the topic is looked for.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// The header of a letter that came without the record's payload, because the topic does not take it: how many bytes
-/// that has.
-const OMITTED: &str = "__embedsink.omitted.payload.bytes";
-
-/// How much of a record its letter holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Whole,
-    /// Key and headers.
-    NoPayload,
-    /// Only where it stands, and what is wrong with it.
-    Place,
-}
 
 /// How the names begin of librdkafka's properties that say how a broker is reached.
 const OF_BOTH: [&str; 15] = [
@@ -59,70 +51,35 @@ const OF_BOTH: [&str; 15] = [
 /// Writes dead letters to a topic of the brokers that the records come from.
 #[derive(Clone)]
 pub(crate) struct LetterTopic {
-    producer: FutureProducer<Log>,
+    producer: FutureProducer<Said>,
     topic: String,
     connector: String,
+    /// Since when the brokers have said that there is no such topic.
+    unknown: Arc<Mutex<Option<Instant>>>,
+}
+
+/// How much of a letter is sent. What is too large for the topic is sent again with less of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    WithoutPayload,
+    /// Without the record's key and headers, too: only what is told of it is left.
+    Bare,
+}
+
+impl Extent {
+    fn less(self) -> Option<Self> {
+        match self {
+            Self::Whole => Some(Self::WithoutPayload),
+            Self::WithoutPayload => Some(Self::Bare),
+            Self::Bare => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for LetterTopic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LetterTopic").field("topic", &self.topic).finish_non_exhaustive()
-    }
-}
-
-/// Why a letter was not taken.
-#[derive(Debug, thiserror::Error)]
-#[error("the dead-letter topic {topic} did not take a record: {code}")]
-pub struct LetterError {
-    /// The topic.
-    pub topic: String,
-    /// What the broker or the client said.
-    pub code: RDKafkaErrorCode,
-}
-
-impl LetterError {
-    /// Whether trying again can help.
-    pub fn is_passing(&self) -> bool {
-        use RDKafkaErrorCode as Code;
-        !matches!(
-            self.code,
-            Code::Fatal
-                | Code::MessageSizeTooLarge
-                | Code::InvalidMessageSize
-                | Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::PolicyViolation
-                | Code::InvalidRecord
-                | Code::Authentication
-                | Code::SaslAuthenticationFailed
-        )
-    }
-
-    /// Whether the broker does not know the topic. At the start that is a wrong name. Later it may be one that is
-    /// being made, or whose leader is chosen.
-    fn is_missing(&self) -> bool {
-        matches!(self.code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
-    }
-
-    fn is_too_large(&self) -> bool {
-        matches!(self.code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
-    }
-
-    /// What the operator can do; `None` if there is nothing to do but wait.
-    pub fn remedy(&self) -> Option<&'static str> {
-        use RDKafkaErrorCode as Code;
-        match self.code {
-            _ if self.is_missing() => {
-                Some("Create it (kafka-topics.sh --create --topic ...), or mend errors.dead-letter-topic")
-            }
-            _ if self.is_too_large() => Some(
-                "Not even the place of a record fits. Raise max.message.bytes of the topic, and message.max.bytes under \
-                 source.kafka.properties",
-            ),
-            Code::Fatal => Some("librdkafka cannot go on with this producer. Start the connector again"),
-            _ if !self.is_passing() => Some("The connector needs the right Write on this topic"),
-            _ => None,
-        }
     }
 }
 
@@ -144,11 +101,16 @@ impl LetterTopic {
             .set("acks", "all")
             .set("message.timeout.ms", ACKNOWLEDGE.as_millis().to_string())
             .set("topic.metadata.propagation.max.ms", LOOK.as_millis().to_string())
-            .set("allow.auto.create.topics", "false");
-        let producer = config.create_with_context(Log::of(settings)).map_err(|_| SourceError::Settings {
-            reason: "it cannot make a producer for errors.dead-letter-topic of them".to_owned(),
-        })?;
-        Ok(Self { producer, topic: topic.to_owned(), connector: connector.to_owned() })
+            // A broker refuses a batch as a whole for its size: each letter is judged by its own.
+            .set("batch.num.messages", "1")
+            .set("allow.auto.create.topics", "false")
+            .set_log_level(RDKafkaLogLevel::Info);
+        let producer =
+            config.create_with_context(Said::new(settings)).map_err(|_| SourceError::Settings {
+                reason: "it cannot make a producer for errors.dead-letter-topic of them".to_owned(),
+            })?;
+        let unknown = Arc::default();
+        Ok(Self { producer, topic: topic.to_owned(), connector: connector.to_owned(), unknown })
     }
 
     /// Finds out now, and not at the first bad record, that there is no such topic. A broker that is away is no
@@ -162,8 +124,9 @@ impl LetterTopic {
             spawn_blocking(move || this.producer.client().fetch_metadata(Some(&this.topic), LOOK)).await;
         let Ok(Ok(metadata)) = asked else { return Ok(()) };
         let code = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
-        match code.map(|code| LetterError { topic: self.topic.clone(), code }) {
-            Some(error) if error.is_missing() || !error.is_passing() => Err(error),
+        let error = |code| LetterError { topic: self.topic.clone(), code, unknown_for: None };
+        match code.map(error) {
+            Some(error) if !error.is_passing() => Err(error),
             _ => Ok(()),
         }
     }
@@ -176,35 +139,72 @@ impl LetterTopic {
     /// # Errors
     /// See [`LetterError::is_passing`].
     pub(crate) async fn publish(&self, batch: &Batch, published: &mut usize) -> Result<(), LetterError> {
-        let mut sent = Vec::new();
-        for letter in batch.dead_letters().skip(*published) {
-            sent.push((letter, self.send(&letter, Extent::Whole).await));
+        let mut letters = batch.dead_letters().skip(*published).peekable();
+        let is_unknown = self.unknown().is_some();
+        if is_unknown && letters.peek().is_some() {
+            // By itself librdkafka asks for a topic that is gone once in five minutes.
+            self.look().await.map_err(|error| self.dated(error))?;
         }
-        for (letter, delivery) in sent {
-            let mut told = self.acknowledged(delivery).await;
-            for less in [Extent::NoPayload, Extent::Place] {
-                if told.as_ref().is_err_and(LetterError::is_too_large) {
-                    told = self.acknowledged(self.send(&letter, less).await).await;
-                }
-            }
-            told?;
+        let mut sent = Vec::new();
+        for letter in letters {
+            let first = self.send(&letter, Extent::Whole).await?;
+            sent.push((letter, first));
+        }
+        for (letter, first) in sent {
+            self.acknowledged(&letter, first).await?;
             *published += 1;
+            self.unknown().take();
         }
         Ok(())
     }
 
-    async fn acknowledged(&self, delivery: Result<DeliveryFuture, LetterError>) -> Result<(), LetterError> {
-        match delivery?.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(self.failed(&error)),
-            // The producer gave the record up without a word.
-            Err(_) => Err(self.failed(&KafkaError::Canceled)),
+    /// Waits until the letter is acknowledged, sending it again with less of it while it is too large.
+    async fn acknowledged(
+        &self,
+        letter: &DeadLetter<'_>,
+        (mut extent, mut delivery): (Extent, DeliveryFuture),
+    ) -> Result<(), LetterError> {
+        loop {
+            let error = match delivery.await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err((error, _))) => self.failed(&error),
+                // The producer gave the record up without a word.
+                Err(_) => self.failed(&KafkaError::Canceled),
+            };
+            let Some(less) = extent.less().filter(|_| error.is_too_large()) else { return Err(error) };
+            (extent, delivery) = self.send(letter, less).await?;
         }
     }
 
-    async fn send(&self, letter: &DeadLetter<'_>, extent: Extent) -> Result<DeliveryFuture, LetterError> {
+    /// Sends a letter, with less of it where that much is too large for the producer already.
+    async fn send(
+        &self,
+        letter: &DeadLetter<'_>,
+        mut extent: Extent,
+    ) -> Result<(Extent, DeliveryFuture), LetterError> {
+        loop {
+            match self.hand_over(letter, extent).await {
+                Ok(delivery) => return Ok((extent, delivery)),
+                Err(error) => {
+                    let less = extent.less().filter(|_| error.is_too_large());
+                    extent = less.ok_or(error)?;
+                }
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        letter: &DeadLetter<'_>,
+        extent: Extent,
+    ) -> Result<DeliveryFuture, LetterError> {
+        if extent != Extent::Whole {
+            let rejected = letter.rejected;
+            tracing::warn!(partition = %rejected.partition, offset = rejected.offset, ?extent, "a dead letter is too \
+                large for its topic; less of it is sent there");
+        }
         let mut record = FutureRecord::<[u8], [u8]>::to(&self.topic).headers(self.headers(letter, extent));
-        record.key = letter.record.key.filter(|_| extent != Extent::Place);
+        record.key = letter.record.key.filter(|_| extent != Extent::Bare);
         record.payload = letter.record.payload.filter(|_| extent == Extent::Whole);
         loop {
             match self.producer.send_result(record) {
@@ -218,10 +218,12 @@ impl LetterTopic {
         }
     }
 
-    /// The record's own headers, and behind them those that Kafka Connect gives a dead letter (KIP-298).
+    /// The record's own headers, and behind them those that Kafka Connect gives a dead letter (KIP-298). Then what was left
+    /// out of it, in bytes.
     fn headers(&self, letter: &DeadLetter<'_>, extent: Extent) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new();
-        for (name, value) in letter.record.headers.iter().filter(|_| extent != Extent::Place) {
+        let own = Some(letter.record.headers).filter(|_| extent != Extent::Bare).unwrap_or_default();
+        for (name, value) in own.iter() {
             // What was read from Kafka has a name that is text.
             if let Ok(key) = std::str::from_utf8(name) {
                 headers = headers.insert(Header { key, value });
@@ -250,15 +252,36 @@ impl LetterTopic {
             let key = format!("__connect.errors.{name}");
             headers = headers.insert(Header { key: &key, value: Some(value) });
         }
-        if extent != Extent::Whole {
-            let bytes = letter.record.payload.map_or(0, <[u8]>::len).to_string();
-            headers = headers.insert(Header { key: OMITTED, value: Some(&bytes) });
+        let key = letter.record.key.map(<[u8]>::len).filter(|_| extent == Extent::Bare);
+        let payload = letter.record.payload.map(<[u8]>::len).filter(|_| extent != Extent::Whole);
+        for (name, bytes) in [("payload", payload), ("key", key)] {
+            if let Some(bytes) = bytes {
+                let (key, value) = (format!("__embedsink.{name}.omitted"), bytes.to_string());
+                headers = headers.insert(Header { key: &key, value: Some(&value) });
+            }
+        }
+        if extent == Extent::Bare && !letter.record.headers.is_empty() {
+            let count = letter.record.headers.iter().count().to_string();
+            headers = headers.insert(Header { key: "__embedsink.headers.omitted", value: Some(&count) });
         }
         headers
     }
 
     fn failed(&self, error: &KafkaError) -> LetterError {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-        LetterError { topic: self.topic.clone(), code }
+        self.dated(LetterError { topic: self.topic.clone(), code, unknown_for: None })
+    }
+
+    /// The error, with how long the topic has been unknown if it says that it is. The topic was there at the start.
+    fn dated(&self, error: LetterError) -> LetterError {
+        if !error.is_unknown_topic() {
+            return error;
+        }
+        let since = *self.unknown().get_or_insert_with(Instant::now);
+        LetterError { unknown_for: Some(since.elapsed()), ..error }
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::log::Log;
+use super::said::Said;
 use super::statistics;
 use crate::source::Partition;
 
@@ -63,9 +63,9 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Makes them. librdkafka connects when it is first asked for something.
-    pub(super) fn new(mut config: ClientConfig, log: &Log) -> KafkaResult<Self> {
+    pub(super) fn new(mut config: ClientConfig, said: &Said) -> KafkaResult<Self> {
         let notes = Arc::new(Notes::default());
-        let context = || Context { notes: Arc::clone(&notes), log: log.clone() };
+        let context = || Context { notes: Arc::clone(&notes), said: said.clone() };
         let consumer = config.create_with_context(context())?;
         config.remove("group.id");
         // Nobody polls the asker, so that statistics of its own would pile up.
@@ -77,12 +77,12 @@ impl Clients {
 
 pub(super) struct Context {
     notes: Arc<Notes>,
-    log: Log,
+    said: Said,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
+        self.said.log(level, facility, message);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -92,11 +92,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let refusal = error.rdkafka_error_code().filter(|code| is_refusal(*code));
-        self.log.error(error, reason);
-        if let Some(code) = refusal {
+        if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             self.notes.leave(Note::Refused(code));
         }
+        self.said.error(error, reason);
     }
 }
 

@@ -4,7 +4,6 @@
 //! and polls on.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -20,6 +19,7 @@ use tokio::sync::mpsc;
 use super::Event;
 use super::assignment::{Departure, State, list_of};
 use super::context::{Clients, Context, Note, Notes, is_refusal};
+use super::header::pack_headers;
 use super::rejoin::Watch;
 use crate::commit::CommitPoint;
 use crate::config::KafkaSettings;
@@ -353,10 +353,10 @@ impl Poller {
     fn resume(&mut self) -> Result<(), End> {
         if std::mem::replace(&mut self.paused, false) {
             self.say(Ok(SourceEvent::Paused(false)));
-            tracing::debug!("the writer has caught up; partitions are read again");
             let reading = self.reading();
             let list = list_of(reading.iter().map(|(partition, ..)| partition), Offset::Invalid);
             self.consumer.resume(&list).map_err(gone)?;
+            tracing::debug!("the writer has caught up; partitions are read again");
         }
         Ok(())
     }
@@ -402,19 +402,6 @@ fn pack(
     });
     let full = current.bytes() >= RUN_BYTES || current.len() >= RUN_RECORDS;
     if other.is_none() && full { run.take() } else { other }
-}
-
-/// What stands for the name of a header that cannot be read. Its value cannot either.
-const UNREADABLE: &[u8] = b"(name is not UTF-8)";
-
-fn pack_headers(headers: &BorrowedHeaders, packed: &mut HeadersBuilder) {
-    for index in 0..headers.count() {
-        // rdkafka panics on a name that is not UTF-8. One producer's bad header must not end everybody's stream.
-        match catch_unwind(AssertUnwindSafe(|| headers.get(index))) {
-            Ok(header) => packed.push(header.key.as_bytes(), header.value),
-            Err(_) => packed.push(UNREADABLE, None),
-        }
-    }
 }
 
 fn is_of(partition: &Partition, message: &BorrowedMessage<'_>) -> bool {
