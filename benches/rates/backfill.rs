@@ -29,7 +29,7 @@ pub(crate) async fn measure(stand: &Stand, report: &mut Report, scale: &Scale) -
     let (rows, count) = (Rows::new(384), scale.backfill);
     let topic = stand.topic(&rows, (0..count).map(|number| (number, Version::default()))).await;
     let encoded = Encoded::of((0..count).map(|number| rows.row(number, Version::default())));
-    // Of these minutes only the last repeat: one is what fits into a run.
+    // Once each: repeats would make the run take twice as long.
     by_hand(stand, report, &encoded).await?;
     for (build, key) in [("deferred", "backfill_seconds"), ("immediate", "backfill_incremental_seconds")] {
         println!("  {count} rows, the index {build}");

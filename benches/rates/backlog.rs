@@ -29,8 +29,8 @@ pub(crate) fn target(dimensions: usize) -> record::Shape {
 /// that with all metadata changed.
 struct Scene<'a> {
     stand: &'a Stand,
-    database: Database,
     clients: Vec<Client>,
+    database: Database,
     base: Topic,
     half: Topic,
     metadata: Topic,

@@ -10,7 +10,7 @@ use crate::backlog::{target, updates};
 use crate::ceiling::{Encoded, create_table};
 use crate::drain::drain;
 use crate::report::Report;
-use crate::row::{Rows, Version};
+use crate::row::{Row, Rows, Version};
 use crate::scale::Scale;
 use crate::shape::{ON_CONFLICT, Vector};
 use crate::stand::{Stand, settle};
@@ -70,26 +70,28 @@ pub(crate) async fn measure(
         report.add(format!("metadata_only_hnsw_rows_per_s{suffix}"), drain.rate());
         report.add(format!("metadata_only_hnsw_hot_share{suffix}"), hot);
 
-        settle(&clients[0], "").await?;
-        let first = (round - 1) * scale.blind;
-        ensure!(first + scale.blind <= rows, "the blind upsert has fewer rows than it is to update");
-        let changed: Vec<_> = (first..first + scale.blind)
-            .map(|number| source.row(number, Version { content: 0, metadata: 1 }))
-            .collect();
-        let since = Instant::now();
-        let halves = changed.chunks(changed.len().div_ceil(2));
-        try_join_all(halves.zip(&clients).map(|(rows, client)| blind(client, rows))).await?;
-        report.add(
-            format!("blind_hnsw_rows_per_s{suffix}"),
-            changed.len() as f64 / since.elapsed().as_secs_f64(),
-        );
+        let mut first = (round - 1) * 2 * scale.blind;
+        for connections in [1, 2] {
+            settle(&clients[0], "").await?;
+            ensure!(first + scale.blind <= rows, "the blind upsert has fewer rows than it is to update");
+            let changed: Vec<Row> = (first..first + scale.blind)
+                .map(|number| source.row(number, Version { content: 0, metadata: 1 }))
+                .collect();
+            first += scale.blind;
+            let since = Instant::now();
+            let parts = changed.chunks(changed.len().div_ceil(connections));
+            try_join_all(parts.zip(&clients).map(|(rows, client)| blind(client, rows))).await?;
+            let rate = changed.len() as f64 / since.elapsed().as_secs_f64();
+            let name = if connections == 1 { "blind_hnsw" } else { "blind_hnsw_two_connections" };
+            report.add(format!("{name}_rows_per_s{suffix}"), rate);
+        }
         settle(&clients[0], "").await?;
     }
     Ok(())
 }
 
 /// Upserts rows with all their columns, whatever stands there, from arrays in binary.
-async fn blind(client: &Client, rows: &[crate::row::Row]) -> Result<()> {
+async fn blind(client: &Client, rows: &[Row]) -> Result<()> {
     let sql = format!(
         "insert into peer (id, text, embedding, \"timestamp\", source, metadata) \
          select unnest($1::text[]), unnest($2::text[]), unnest($3::vector[]), unnest($4::timestamptz[]), \
@@ -100,7 +102,7 @@ async fn blind(client: &Client, rows: &[crate::row::Row]) -> Result<()> {
         let ids: Vec<&str> = batch.iter().map(|row| row.id.as_str()).collect();
         let texts: Vec<&str> = batch.iter().map(|row| row.text.as_str()).collect();
         let vectors: Vec<Vector<'_>> = batch.iter().map(|row| Vector(&row.embedding)).collect();
-        let timestamps: Vec<SystemTime> = batch.iter().map(crate::row::Row::system_time).collect();
+        let timestamps: Vec<SystemTime> = batch.iter().map(Row::system_time).collect();
         let sources: Vec<&str> = batch.iter().map(|row| row.source).collect();
         let metadata: Vec<&str> = batch.iter().map(|row| row.metadata.as_str()).collect();
         let written = client

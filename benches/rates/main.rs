@@ -16,6 +16,7 @@ mod decode;
 mod drain;
 mod freshness;
 mod index;
+mod machine;
 mod memory;
 mod report;
 mod row;
@@ -68,7 +69,10 @@ async fn until_interrupted() -> Result<()> {
 async fn run() -> Result<()> {
     let (scale, steps) = (Scale::from_environment()?, scale::wanted()?);
     let mut report = Report::default();
-    let stand = if steps == [Step::Decode] { None } else { Some(Stand::start()?) };
+    let stand = if steps == [Step::Decode] { None } else { Some(Stand::start().await?) };
+    if let Some(stand) = &stand {
+        machine::note(&mut report, &stand.database().await.connect().await, stand.broker()).await?;
+    }
     for step in &steps {
         println!("{}", step.name());
         let since = Instant::now();

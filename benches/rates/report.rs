@@ -25,7 +25,7 @@ const KEYS: [&str; 12] = [
 ];
 
 /// Figures that are quotients of others.
-const RATIOS: [(&str, &str, &str); 12] = [
+const RATIOS: [(&str, &str, &str); 13] = [
     ("ratio_to_copy", "end_to_end_rows_per_s", "copy_rows_per_s"),
     ("ratio_to_copy_768", "end_to_end_rows_per_s_768", "copy_rows_per_s_768"),
     ("ratio_to_copy_1536", "end_to_end_rows_per_s_1536", "copy_rows_per_s_1536"),
@@ -34,6 +34,7 @@ const RATIOS: [(&str, &str, &str); 12] = [
     ("replay_to_fresh_1536", "replay_rows_per_s_1536", "end_to_end_rows_per_s_1536"),
     ("metadata_only_to_blind", "metadata_only_hnsw_rows_per_s", "blind_hnsw_rows_per_s"),
     ("metadata_only_to_blind_768", "metadata_only_hnsw_rows_per_s_768", "blind_hnsw_rows_per_s_768"),
+    ("ratio_to_two_copies", "end_to_end_rows_per_s", "copy_two_connections_rows_per_s"),
     ("backfill_to_by_hand", "backfill_seconds", "load_then_index_seconds"),
     ("incremental_to_deferred", "backfill_incremental_seconds", "backfill_seconds"),
     ("peak_rss_large_to_small", "peak_rss_mb", "peak_rss_small_mb"),
@@ -46,9 +47,16 @@ pub(crate) struct Report {
     figures: BTreeMap<String, Vec<f64>>,
     order: Vec<String>,
     failures: Vec<(&'static str, String)>,
+    /// What it was measured on.
+    on: Vec<(&'static str, String)>,
 }
 
 impl Report {
+    /// Says what it was measured on.
+    pub(crate) fn on(&mut self, what: &'static str, which: String) {
+        self.on.push((what, which));
+    }
+
     /// Adds a measurement. Several of one name are repeats.
     pub(crate) fn add(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
@@ -123,14 +131,11 @@ impl Report {
         let failures: Map<String, Value> =
             self.failures.iter().map(|(step, why)| ((*step).to_owned(), json!(why))).collect();
         all.insert("failed".to_owned(), Value::Object(failures));
-        let run = json!({
-            "quick": scale.is_quick,
-            "rounds": scale.rounds,
-            "records": scale.backlog[0],
-            "cores": std::thread::available_parallelism().map_or(1, usize::from),
-            "commit": commit(),
-        });
-        all.insert("run".to_owned(), run);
+        let mut run: Map<String, Value> =
+            self.on.iter().map(|(what, which)| ((*what).to_owned(), json!(which))).collect();
+        run.insert("quick".to_owned(), json!(scale.is_quick));
+        run.insert("rounds".to_owned(), json!(scale.rounds));
+        all.insert("run".to_owned(), Value::Object(run));
         Value::Object(all)
     }
 
@@ -166,7 +171,9 @@ impl Report {
 
     /// The table for docs/performance.md.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = String::from("| figure | median | least | most |\n|---|--:|--:|--:|\n");
+        let on: Vec<String> = self.on.iter().map(|(what, which)| format!("{what} {which}")).collect();
+        let mut text = format!("Measured on: {}.\n\n", on.join(", "));
+        text.push_str("| figure | median | least | most |\n|---|--:|--:|--:|\n");
         for [name, median, least, most] in self.lines() {
             text.push_str(&format!("| `{name}` | {median} | {least} | {most} |\n"));
         }
@@ -193,13 +200,4 @@ pub(crate) fn readable(value: f64) -> String {
         .map(|group| std::str::from_utf8(group).unwrap_or_default())
         .collect();
     groups.join(",")
-}
-
-/// The commit that was measured, where git knows it.
-fn commit() -> Option<String> {
-    let done = std::process::Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"])
-        .output()
-        .ok()?;
-    done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }

@@ -47,7 +47,7 @@ pub(crate) struct Scale {
     pub(crate) is_quick: bool,
     /// How often each rate is measured.
     pub(crate) rounds: usize,
-    /// Records of a backlog, at 384, 768 and 1536 dimensions: about as many bytes each.
+    /// Records of a backlog, at 384, 768 and 1536 dimensions.
     pub(crate) backlog: [usize; 3],
     /// Rows that a peer's shape writes; one that writes row by row, and commits each, a fifth of it.
     pub(crate) shape: usize,
@@ -69,11 +69,11 @@ impl Scale {
     const FULL: Self = Self {
         is_quick: false,
         rounds: 3,
-        backlog: [200_000, 100_000, 50_000],
+        backlog: [200_000, 60_000, 30_000],
         shape: 20_000,
-        indexed: [20_000, 10_000],
-        versions: 6,
-        blind: 3_000,
+        indexed: [30_000, 15_000],
+        versions: 4,
+        blind: 2_000,
         backfill: 100_000,
         freshness: 30,
         memory: [100_000, 1_000_000],
@@ -84,9 +84,9 @@ impl Scale {
         rounds: 2,
         backlog: [40_000, 15_000, 8_000],
         shape: 5_000,
-        indexed: [4_000, 2_000],
+        indexed: [5_000, 3_000],
         versions: 6,
-        blind: 600,
+        blind: 500,
         backfill: 8_000,
         freshness: 10,
         memory: [20_000, 100_000],

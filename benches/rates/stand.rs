@@ -5,10 +5,16 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tokio_postgres::Client;
 
+use crate::backlog::target;
+use crate::drain::drain;
 use crate::row::{Row, Rows, Version, id};
+use crate::support::connector::Connector;
 use crate::support::kafka::{Topic, TopicProducer};
 use crate::support::postgres::Database;
 use crate::support::servers::OwnServer;
+
+/// Records that are taken before anything is measured.
+const WARM_UP: usize = 20_000;
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: i32 = 4;
@@ -19,18 +25,35 @@ pub(crate) struct Stand {
     postgres: OwnServer,
     kafka_process: u32,
     postgres_process: u32,
+    broker: String,
 }
 
 impl Stand {
-    /// Starts them.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts them, and lets them work a little: a broker makes its own topics for the first group, and the JVM
+    /// compiles what is used.
+    pub(crate) async fn start() -> Result<Self> {
+        let stand = Self::cold()?;
+        let (database, rows) = (stand.database().await, Rows::new(384));
+        let topic = stand.topic(&rows, (0..WARM_UP).map(|number| (number, Version::default()))).await;
+        let connector = Connector::new(&topic, &database, &target(384));
+        connector.migrate().await;
+        drain(&stand, &connector, &database.connect().await, WARM_UP).await?;
+        Ok(stand)
+    }
+
+    fn cold() -> Result<Self> {
         let (kafka, postgres) = (OwnServer::start("kafka", "bench"), OwnServer::start("postgres", "bench"));
         let status =
             Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/servers")).arg("status").output()?;
         let status = String::from_utf8(status.stdout)?;
-        let (kafka_process, postgres_process) =
-            (process_at(&status, kafka.port())?, process_at(&status, postgres.port())?);
-        Ok(Self { kafka, postgres, kafka_process, postgres_process })
+        let (broker, kafka_process) = program_at(&status, kafka.port())?;
+        let (_, postgres_process) = program_at(&status, postgres.port())?;
+        Ok(Self { kafka, postgres, kafka_process, postgres_process, broker })
+    }
+
+    /// Which broker it is.
+    pub(crate) fn broker(&self) -> &str {
+        &self.broker
     }
 
     /// CPU seconds of the broker and of Postgres so far.
@@ -72,12 +95,13 @@ pub(crate) fn send(producer: &TopicProducer<'_>, number: usize, timestamp: i64, 
     producer.send(partition, timestamp, Some(id(number).as_bytes()), Some(payload));
 }
 
-/// The process of the server at this port.
-fn process_at(status: &str, port: u16) -> Result<u32> {
+/// The program and the process of the server at this port.
+fn program_at(status: &str, port: u16) -> Result<(String, u32)> {
     let line =
         status.lines().find(|line| line.contains(&format!(":{port}, process "))).context("no such server")?;
+    let program = line.split(" (").next().unwrap_or_default();
     let (_, behind) = line.split_once("process ").context("it has no process")?;
-    Ok(behind.split(',').next().unwrap_or_default().parse()?)
+    Ok((program.to_owned(), behind.split(',').next().unwrap_or_default().parse()?))
 }
 
 /// Runs statements, and leaves the server with nothing to do that belongs to them.
