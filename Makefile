@@ -63,7 +63,7 @@ chaos: setup up ## kill, crash and rebalance by the hundreds; the figures are ke
 soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/soak.svg
 	cargo test --release --test chaos soak -- --nocapture
 
-bench: setup ## measure everything beside its ceiling (QUICK=1: under 3 minutes; ONLY=rates,freshness: some steps)
+bench: setup ## measure everything beside its ceiling (QUICK=1: in small; ONLY=rates,freshness: some steps)
 	QUICK="$(QUICK)" ONLY="$(ONLY)" cargo bench --bench rates
 
 check: ## formatting and lints
