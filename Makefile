@@ -6,7 +6,7 @@ MINUTES ?= 30
 export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test test-fluvio fuzz chaos soak check clean-servers
+.PHONY: help setup up down build demo test test-fluvio fuzz chaos soak bench check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ chaos: setup up ## kill, crash and rebalance by the hundreds; the figures are ke
 
 soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/soak.svg
 	cargo test --release --test chaos soak -- --nocapture
+
+bench: setup ## measure everything beside its ceiling (QUICK=1: in small; ONLY=rates,freshness: some steps)
+	QUICK="$(QUICK)" ONLY="$(ONLY)" cargo bench --bench rates
 
 check: ## formatting and lints
 	cargo fmt --all --check
