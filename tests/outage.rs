@@ -57,8 +57,9 @@ async fn a_broker_restarted_under_load_loses_nothing() {
     let mut process = stage.connector.start();
     let moment = stage.next_moment(2).await;
     process.settles(&stage.client, moment).await;
+    let killed = process.logged();
     server.stop("kill");
-    process.logs(1, "librdkafka").await;
+    process.logs_behind(killed, 1, "librdkafka").await;
     let before = positions(&stage.client, stage.topic.name()).await;
     server.start_again();
 
@@ -169,8 +170,9 @@ async fn writing_resumes_within_the_longest_pause_and_two_seconds_after_postgres
     let mut process = stage.connector.start();
     let moment = stage.next_moment(2).await;
     process.settles(&stage.client, moment).await;
+    let stopped = process.logged();
     server.stop("immediate");
-    process.logs(FAILURES, "trying again").await;
+    process.logs_behind(stopped, FAILURES, "trying again").await;
 
     server.start_again();
     let since = Instant::now();
@@ -250,6 +252,13 @@ async fn a_connection_that_is_slow_or_cut_after_any_number_of_bytes_loses_nothin
     stage.assert_complete().await;
 }
 
+/// Whether reading is held, by what was logged last of it.
+fn is_held(process: &Process) -> bool {
+    let log = process.log();
+    let last = |text: &str| log.rfind(text);
+    last("partitions are paused") > last("partitions are read again")
+}
+
 #[tokio::test]
 async fn a_broker_that_crashes_while_the_database_is_away_and_reading_is_held_is_read_on() {
     let _alone = alone().await;
@@ -263,17 +272,17 @@ async fn a_broker_that_crashes_while_the_database_is_away_and_reading_is_held_is
         let moment = stage.next_moment(3 - round).await;
         process.settles(&stage.client, moment).await;
         postgres.stop("immediate");
-        // More than the budget, and nobody to write it.
+        let stopped = process.logged();
+        // More than the budget, and nothing of it can be settled.
         stage.produce(20_000);
-        let is_held = async |process: &Process| {
-            let log = process.log();
-            let (held, read) = (log.rfind("partitions are paused"), log.rfind("partitions are read again"));
-            (held > read).then_some(())
-        };
-        process.until("reading to be held", is_held).await;
+        process.logs_behind(stopped, 1, "trying again").await;
+        // With this budget reading is held and goes on all the time.
+        process.until("reading to be held", async |process| is_held(process).then_some(())).await;
+        let crashed = process.logged();
         kafka.stop("kill");
+        process.logs_behind(crashed, 1, "lost=true").await;
+        assert!(is_held(&process), "nothing was read since");
         kafka.start_again();
-        process.logs(round, "lost=true").await;
         postgres.start_again();
         stage.client = stage.database.connect().await;
     }

@@ -3,7 +3,7 @@
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Headers;
+use rdkafka::message::{Headers, OwnedMessage};
 
 use crate::support::connector::Connector;
 use crate::support::kafka::{Topic, TopicProducer};
@@ -119,6 +119,153 @@ async fn when_nearly_everything_is_rejected_the_connector_stops_and_asks_about_t
     assert_eq!(one::<i64>(&client, "select count(*) from embedsink.dead_letters").await, 5_000);
 }
 
+/// Reads the letters on a topic.
+struct LetterReader(BaseConsumer);
+
+impl LetterReader {
+    fn new(letters: &Topic, group: &str) -> Self {
+        let consumer: BaseConsumer = letters.config().set("group.id", group).create().unwrap();
+        let mut from = rdkafka::TopicPartitionList::new();
+        from.add_partition_offset(letters.name(), 0, rdkafka::Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        Self(consumer)
+    }
+
+    async fn next(&mut self) -> OwnedMessage {
+        until("a dead letter on the topic", async || {
+            self.0.poll(std::time::Duration::from_millis(100)).map(|message| message.unwrap().detach())
+        })
+        .await
+    }
+}
+
+/// A header of a letter, as text.
+fn told(message: &OwnedMessage, name: &str) -> Option<String> {
+    let header = message.headers()?.iter().find(|header| header.key == name)?;
+    Some(String::from_utf8_lossy(header.value?).into_owned())
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_too_large_for_its_topic_comes_with_less_of_it() {
+    let (database, topic, letters) =
+        (Database::create().await, Topic::create(1).await, Topic::create(1).await);
+    letters.remove().await;
+    letters.make(&[("max.message.bytes", "4000")]).await;
+    let large = vec![b'x'; 10_000];
+    // Larger than the producer itself takes.
+    let huge = vec![b'y'; 1_500_000];
+    let producer = TopicProducer::new(&topic);
+    let own = [("own", Some(&b"kept"[..]))];
+    producer.send_with_headers(0, 0, Some(b"first"), Some(b"small"), &own);
+    producer.send_with_headers(0, 0, Some(b"second"), Some(&large), &own);
+    producer.send_with_headers(0, 0, Some(b"third"), Some(&huge), &own);
+    producer.send_with_headers(0, 0, Some(&large), Some(&large), &own);
+    producer.send_with_headers(0, 0, Some(b"fifth"), Some(b"small"), &[("large", Some(&large))]);
+    producer.send_with_headers(0, 0, None, None, &[("large", Some(&large))]);
+    producer.send_with_headers(0, 0, Some(b"last"), Some(b"small"), &own);
+    producer.finish();
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.more = format!("errors: {{dead-letter-topic: {}}}", letters.name());
+    let client = database.connect().await;
+    let mut process = connector.start();
+    process.settles(&client, 7).await;
+    let text = process.stop().await;
+    assert!(!text.contains("trying again"), "{text}");
+
+    let mut reader = LetterReader::new(&letters, connector.name());
+    let mut came = Vec::new();
+    for _ in 0..7 {
+        came.push(reader.next().await);
+    }
+    // One that is sent again comes behind those that were not.
+    came.sort_by_key(|letter| told(letter, "__connect.errors.offset"));
+    let omitted = |letter: &OwnedMessage| {
+        ["payload", "key", "headers"].map(|what| told(letter, &format!("__embedsink.{what}.omitted")))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let wanted = [
+        (Some("first"), Some("small"), "own", [None, None, None]),
+        (Some("second"), None, "own", [some("10000"), None, None]),
+        (Some("third"), None, "own", [some("1500000"), None, None]),
+        (None, None, "", [some("10000"), some("10000"), some("1")]),
+        (None, None, "", [some("5"), some("5"), some("1")]),
+        (None, None, "", [None, None, some("1")]),
+        (Some("last"), Some("small"), "own", [None, None, None]),
+    ];
+    for (offset, (letter, (key, payload, own, left_out))) in came.iter().zip(wanted).enumerate() {
+        let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert_eq!(told(letter, "__connect.errors.offset"), Some(offset.to_string()));
+        assert_eq!(text(letter.key()).as_deref(), key, "key of {offset}");
+        assert_eq!(text(letter.payload()).as_deref(), payload, "payload of {offset}");
+        assert_eq!(told(letter, "own").is_some(), own == "own", "headers of {offset}");
+        assert_eq!(omitted(letter), left_out, "what is left out of {offset}");
+    }
+    let whole = "select count(*) from embedsink.dead_letters where payload_bytes is not distinct from length(payload)";
+    assert_eq!(one::<i64>(&client, whole).await, 7, "the table keeps each whole");
+}
+
+#[tokio::test]
+async fn a_dead_letter_topic_that_is_gone_for_a_while_is_waited_for() {
+    let (database, topic, letters) =
+        (Database::create().await, Topic::create(1).await, Topic::create(1).await);
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.more = format!("errors: {{dead-letter-topic: {}}}", letters.name());
+    let client = database.connect().await;
+    let send = |payload: &[u8]| {
+        let producer = TopicProducer::new(&topic);
+        producer.send(0, 0, Some(b"key"), Some(payload));
+        producer.finish();
+    };
+    send(b"before");
+    let mut process = connector.start();
+    process.settles(&client, 1).await;
+    letters.remove().await;
+    send(b"while it is gone");
+    process.logs(1, "trying again").await;
+    letters.make(&[]).await;
+    process.settles(&client, 2).await;
+    let text = process.stop().await;
+    assert!(text.contains(letters.name()) && text.contains("Create it"), "{text}");
+    let letter = LetterReader::new(&letters, connector.name()).next().await;
+    assert_eq!(letter.payload(), Some(&b"while it is gone"[..]));
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_any_timestamp_that_postgres_can_hold() {
+    let (database, topic) = (Database::create().await, Topic::create(1).await);
+    let mut connector = Connector::new(&topic, &database, &SINGLE);
+    connector.more = "errors: {max-ratio: 1}".to_owned();
+    let client = database.connect().await;
+    // A broker takes none below zero.
+    const STAMPS: &[(i64, Option<&str>)] = &[
+        (0, Some("1970-01-01 00:00:00+00")),
+        (253_402_300_799_999, Some("9999-12-31 23:59:59.999+00")),
+        (253_402_300_800_000, Some("10000-01-01 00:00:00+00")),
+        (9_224_318_015_999_999, Some("294276-12-31 23:59:59.999+00")),
+        (9_224_318_016_000_000, None),
+        (i64::MAX, None),
+    ];
+    let producer = TopicProducer::new(&topic);
+    for (stamp, _) in STAMPS {
+        producer.send(0, *stamp, None, Some(b"no JSON"));
+    }
+    producer.finish();
+    let mut process = connector.start();
+    process.settles(&client, STAMPS.len()).await;
+    process.stop().await;
+    for (offset, (stamp, wanted)) in STAMPS.iter().enumerate() {
+        let wanted = wanted.map_or("null".to_owned(), |text| format!("'{text}'"));
+        let kept = format!(
+            "select record_timestamp is not distinct from {wanted}::timestamptz from embedsink.dead_letters \
+             where \"offset\" = {offset}"
+        );
+        assert!(one::<bool>(&client, &kept).await, "{stamp}");
+    }
+    // Those that people cannot be shown do not end the list.
+    connector.run(&["dlq", "list", "--config", &connector.path()]).outputs().await;
+    connector.run(&["dlq", "show", "--config", &connector.path(), "4"]).outputs().await;
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_moves() {
     let (database, topic, letters) =
@@ -148,22 +295,8 @@ async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_move
         one::<String>(&client, kept).await,
         r#"[{"name": "traceparent", "value": "00-af-01"}, {"name": "binary", "base64": "/wA="}, {"name": "none", "value": null}]"#
     );
-    let consumer: BaseConsumer = letters.config().set("group.id", connector.name()).create().unwrap();
-    let mut from = rdkafka::TopicPartitionList::new();
-    from.add_partition_offset(letters.name(), 0, rdkafka::Offset::Beginning).unwrap();
-    consumer.assign(&from).unwrap();
-    let next = async || {
-        until("a dead letter on the topic", async || {
-            consumer.poll(std::time::Duration::from_millis(100)).map(|message| message.unwrap().detach())
-        })
-        .await
-    };
-    let (first, second) = (next().await, next().await);
-    let told = |message: &rdkafka::message::OwnedMessage, name: &str| -> Option<String> {
-        let headers = message.headers()?;
-        let header = headers.iter().find(|header| header.key == name)?;
-        Some(String::from_utf8_lossy(header.value?).into_owned())
-    };
+    let mut reader = LetterReader::new(&letters, connector.name());
+    let (first, second) = (reader.next().await, reader.next().await);
     assert_eq!((first.key(), first.payload()), (Some(&b"key"[..]), Some(&b"no JSON"[..])));
     assert_eq!(told(&first, "traceparent").as_deref(), Some("00-af-01"));
     for (name, wanted) in [

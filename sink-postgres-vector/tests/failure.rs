@@ -18,6 +18,25 @@ fn everything(error: &Error) -> String {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_settings_of_the_session_can_be_written_to() {
+    let (database, owner, table) = Database::with_table(1).await;
+    let role = format!("{}_unset", database.name());
+    let prepare = format!(
+        "create role {role} login; grant all on embeddings to {role};
+         revoke execute on function pg_catalog.set_config(text, text, boolean) from public"
+    );
+    run(&owner, &prepare).await;
+    let mut theirs = database.options();
+    theirs.user.clone_from(&role);
+    let mut connection = Connection::open(&theirs).await.unwrap();
+    let refused = "select set_config('client_connection_check_interval', '5s', false)";
+    let error = connection.client().batch_execute(refused).await.unwrap_err();
+    assert_eq!(error.code().map(|state| state.code()), Some("42501"), "it was refused at the start too");
+    assert_eq!(write(&mut connection, &table, &[row("a", "x", &[1.0])]).await, 1);
+    run(&owner, &format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
 async fn a_dropped_transaction_leaves_nothing_and_its_connection_is_not_used_again() {
     let (database, mut connection, table) = Database::with_table(1).await;
     let mut transaction = connection.begin().await.unwrap();

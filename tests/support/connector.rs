@@ -239,7 +239,21 @@ impl Process {
         self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
-    /// Waits until the log has at least `count` lines that hold `text`.
+    /// How long the log is by now, so that what comes behind can be told from what was there before.
+    pub(crate) fn logged(&self) -> usize {
+        self.log().len()
+    }
+
+    /// Waits until the log has at least `count` lines that hold `text` behind its first `logged` bytes.
+    pub(crate) async fn logs_behind(&mut self, logged: usize, count: usize, text: &str) {
+        self.until(&format!("{count} more lines with {text:?} in the log"), async |process| {
+            let lines = process.log()[logged..].lines().filter(|line| line.contains(text)).count();
+            (lines >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the log has at least `count` lines that hold `text`. Says nothing of when they came.
     pub(crate) async fn logs(&mut self, count: usize, text: &str) {
         self.until(&format!("{count} lines with {text:?} in the log"), async |process| {
             (process.lines_with(text).len() >= count).then_some(())

@@ -41,7 +41,7 @@ impl Topic {
             partitions,
             is_on_tansu: servers::is_tansu(port),
         };
-        topic.make().await;
+        topic.make(&[]).await;
         topic
     }
 
@@ -60,8 +60,12 @@ impl Topic {
         &self.broker
     }
 
-    async fn make(&self) {
-        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+    /// Creates the topic under its name, with these settings of a topic.
+    pub(crate) async fn make(&self, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            topic = topic.set(name, value);
+        }
         let admin = admin(&self.broker);
         for result in admin.create_topics([&topic], &AdminOptions::new()).await.unwrap() {
             result.unwrap();
@@ -75,6 +79,12 @@ impl Topic {
 
     /// Deletes the topic, and creates it anew under its name.
     pub(crate) async fn recreate(&self) {
+        self.remove().await;
+        self.make(&[]).await;
+    }
+
+    /// Deletes the topic, and waits until the broker has forgotten it.
+    pub(crate) async fn remove(&self) {
         delete(&self.broker, &self.name).await;
         until("the topic's end", async || {
             let metadata = consumer(&self.broker).fetch_metadata(Some(&self.name), PATIENCE).ok()?;
@@ -82,7 +92,6 @@ impl Topic {
             (code == Some(RDKafkaErrorCode::UnknownTopicOrPartition)).then_some(())
         })
         .await;
-        self.make().await;
     }
 
     /// Deletes the records of partition 0 that lie before `offset`.
