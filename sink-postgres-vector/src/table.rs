@@ -38,6 +38,8 @@ pub struct VectorTable {
     count_later: String,
     count_keys: String,
     table: String,
+    schema: Ident,
+    extension: Ident,
     schemas: String,
 }
 
@@ -126,11 +128,22 @@ impl VectorTable {
                 true => schema.to_string(),
                 false => format!("{schema}, {}", extension.schema),
             },
+            schema: schema.clone(),
+            extension: extension.schema,
             vector_array: extension.vector_array,
             max_id_chars,
             max_source_chars,
             spec,
         }
+    }
+
+    pub(crate) fn schema(&self) -> &Ident {
+        &self.schema
+    }
+
+    /// The schema of the extension.
+    pub(crate) fn extension(&self) -> &Ident {
+        &self.extension
     }
 
     pub(crate) fn vector_array(&self) -> &Type {
