@@ -8,14 +8,14 @@ mod keeper;
 
 use std::sync::Arc;
 
-use sink_postgres_vector::{Connection, ContractError, Error, VectorIndex, VectorTable};
+use sink_postgres_vector::{Connection, Error, MigrateError, VectorIndex, VectorTable};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{IndexBuildTime, IndexSettings, MigrateMode, Settings};
 use crate::error::{ConnectorError, WriteError};
-use crate::monitoring::{IndexState, Monitor};
+use crate::monitoring::{IndexState, Monitor, Phase};
 use crate::target;
 use keeper::Keeper;
 
@@ -35,7 +35,7 @@ pub(crate) async fn check(
     connection: &Connection,
     settings: &Settings,
     tables: &[VectorTable],
-) -> Result<(), ContractError> {
+) -> Result<(), MigrateError> {
     for (index, _) in configured(settings, tables) {
         index.check(connection).await?;
     }
@@ -85,6 +85,7 @@ pub(crate) async fn prepare(settings: &Settings, tables: &[VectorTable], monitor
     }
     for keeper in keepers(settings, tables, monitor, &CancellationToken::new()) {
         if keeper.is(IndexBuildTime::Immediate) {
+            monitor.enter(Phase::Starting, "seeing to the vector indexes");
             keeper.run().await;
         }
     }

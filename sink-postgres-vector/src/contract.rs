@@ -23,13 +23,6 @@ pub enum ContractError {
         /// What is wrong, in the order in which it is best mended.
         mismatches: Vec<Mismatch>,
     },
-    /// The table's index is missing, and cannot be built.
-    Index {
-        /// The table as configured.
-        table: Ident,
-        /// Why not, at least one reason.
-        mismatches: Vec<Mismatch>,
-    },
     /// It could not be found out.
     Unknown(Error),
 }
@@ -49,10 +42,6 @@ impl fmt::Display for ContractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(error) => error.fmt(f),
-            Self::Index { table, mismatches } => {
-                write!(f, "the table {table} has no vector index as configured, and it cannot be built:")?;
-                mismatches.iter().try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
-            }
             Self::Mismatches { table, mismatches } => {
                 write!(f, "the table {table} cannot be written to:")?;
                 mismatches.iter().try_for_each(|mismatch| write!(f, "\n  {mismatch}"))

@@ -1,8 +1,8 @@
 //! A table's vector index: found, built by one, built anew, and left alone.
 
 use sink_postgres_vector::{
-    BuildLimits, Connection, ContractError, Error, Ident, IndexBuild, IndexFound, IndexMethod, IndexSpec,
-    Metric, VectorIndex, VectorTable,
+    BuildLimits, Connection, Error, Ident, IndexBuild, IndexFound, IndexMethod, IndexSpec, Metric,
+    MigrateError, VectorIndex, VectorTable,
 };
 
 use crate::support::{Database, one, options, row, run, vectors, write};
@@ -117,11 +117,9 @@ async fn a_build_waits_for_old_transactions_keeps_nobody_from_writing_and_can_be
 async fn an_empty_table_is_indexed_whatever_else_the_database_is_doing() {
     let (database, connection, _, index) = stage(0).await;
     let old = database.connect().await;
-    run(
-        &old,
-        "create table other (); begin isolation level repeatable read; insert into other default values",
-    )
-    .await;
+    run(&old, "create table other ()").await;
+    run(&old, "begin isolation level repeatable read").await;
+    run(&old, "insert into other default values").await;
     assert!(!index.has_rows(&connection).await.unwrap());
     begin(&database, &index).await.unwrap().build(&LIMITS).await.unwrap();
     assert_eq!(index.find(&connection).await.unwrap(), IndexFound::Ready);
@@ -154,7 +152,7 @@ async fn who_may_not_index_is_told_what_is_in_the_way() {
     let other = Connection::open(&login).await.unwrap();
     let error = index.check(&other).await.unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, ContractError::Index { .. }));
+    assert!(matches!(error, MigrateError::Index { .. }));
     for part in ["does not own the table, which belongs to \"postgres\"", "embedsink migrate", &role] {
         assert!(text.contains(part), "{part} in {text}");
     }

@@ -55,6 +55,8 @@ impl Keeper {
         let (mut pauses, mut scarce) = (pauses(), false);
         let mut due = self.is(IndexBuildTime::Immediate);
         while !self.stop.is_cancelled() {
+            // From before the table was looked at, or rows that come meanwhile would not count as more.
+            let settled = self.monitor.look().settled;
             let stepped = tokio::select! {
                 biased;
                 // A build breaks itself off; what else is under way asks and waits only.
@@ -68,7 +70,7 @@ impl Keeper {
                     due = true;
                 }
                 Ok(Step::Empty) => {
-                    self.more_written().await;
+                    self.more_than(settled).await;
                     self.calm().await;
                 }
                 Ok(Step::Again) => self.pause(ASK).await,
@@ -207,14 +209,13 @@ impl Keeper {
         }
     }
 
-    /// Waits until more is durable than now, or the stop.
-    async fn more_written(&self) {
-        let before = self.monitor.look().settled;
+    /// Waits until more records are durable, or the stop.
+    async fn more_than(&self, settled: u64) {
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = look.tick() => if self.monitor.look().settled > before { return },
+                _ = look.tick() => if self.monitor.look().settled > settled { return },
             }
         }
     }

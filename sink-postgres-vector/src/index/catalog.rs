@@ -4,10 +4,7 @@ use tokio_postgres::{Client, Row, types::Type};
 
 use super::VectorIndex;
 use crate::{
-    connection::Connection,
-    contract::{ContractError, Mismatch},
-    error::Error,
-    ident::Ident,
+    connection::Connection, contract::Mismatch, error::Error, ident::Ident, migration::MigrateError,
 };
 
 /// What there is.
@@ -94,8 +91,8 @@ impl VectorIndex {
     }
 
     /// Checks that the role may make the index, where there is none that works.
-    pub async fn check(&self, connection: &Connection) -> Result<(), ContractError> {
-        let unknown = ContractError::Unknown;
+    pub async fn check(&self, connection: &Connection) -> Result<(), MigrateError> {
+        let unknown = MigrateError::Database;
         match self.find(connection).await.map_err(unknown)? {
             IndexFound::Ready | IndexFound::ByHand { .. } => return Ok(()),
             IndexFound::Missing | IndexFound::Invalid => {}
@@ -107,10 +104,10 @@ impl VectorIndex {
             read_rights(&row)
         };
         let rights = connection.during(action, answer).await.map_err(unknown)?;
-        let mismatches = rights.judge(&table, &self.schema);
-        match mismatches.is_empty() {
+        let reasons = rights.judge(&table, &self.schema);
+        match reasons.is_empty() {
             true => Ok(()),
-            false => Err(ContractError::Index { table: self.table.clone(), mismatches }),
+            false => Err(MigrateError::Index { table: self.table.clone(), reasons }),
         }
     }
 

@@ -42,8 +42,8 @@ mod tests {
         let hnsw = IndexMethod::Hnsw { m: 16, ef_construction: 64 };
         let memory = |rows, dimensions| maintenance_memory(hnsw, rows, dimensions, 1024 * MIB) / MIB;
         assert_eq!(memory(0.0, 384), 64);
-        assert_eq!(memory(100_000.0, 384), 272);
-        assert_eq!(memory(100_000.0, 1536), 821);
+        assert_eq!(memory(100_000.0, 384), 270);
+        assert_eq!(memory(100_000.0, 1536), 820);
         assert_eq!(memory(1e9, 1536), 1024);
         let lists = IndexMethod::Ivfflat { lists: Some(1_000) };
         assert!(maintenance_memory(lists, 1e6, 384, 4096 * MIB) > 300 * MIB);
