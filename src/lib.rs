@@ -25,6 +25,7 @@ pub mod write;
 pub mod commit;
 
 mod attempt;
+mod index;
 mod intake;
 mod lane;
 mod pipeline;

@@ -16,6 +16,7 @@ use crate::attempt::pauses;
 use crate::breaker::BreakerSettings;
 use crate::config::{MigrateMode, Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
+use crate::index::{self, Indexes};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
 #[cfg(feature = "fluvio")]
@@ -143,7 +144,7 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
     let prepared = tokio::select! {
         biased;
         () = stop.asked.cancelled() => None,
-        tables = prepare_target(&settings, &monitor) => Some(tables),
+        tables = prepare(&settings, &monitor) => Some(tables),
     };
     let (drained, ended) = match prepared {
         // Asked to stop before anything was taken.
@@ -190,12 +191,13 @@ async fn flow<S: Source>(
         Ok(pipeline) => pipeline,
         Err(error) => return (true, Err(error)),
     };
+    let indexes = Indexes::keep(settings, tables, monitor);
     let ended = pipeline.run(&stop.asked).await;
     let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
     monitor.enter(Phase::Draining, reason);
     let by = stop.deadline.get().copied();
     let by = by.unwrap_or_else(|| tokio::time::Instant::now() + settings.shutdown_timeout);
-    let (drained, finished) = pipeline.drain(by).await;
+    let ((drained, finished), ()) = tokio::join!(pipeline.drain(by), indexes.stop(by));
     (drained, ended.and(finished))
 }
 
@@ -232,7 +234,14 @@ fn lane_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
 }
 
-/// Connects, migrates (or checks), and checks the tables. Passing faults are waited out.
+/// What comes before the first record.
+async fn prepare(settings: &Settings, monitor: &Arc<Monitor>) -> Result<Vec<VectorTable>, ConnectorError> {
+    let tables = prepare_target(settings, monitor).await?;
+    index::prepare(settings, &tables, monitor).await;
+    Ok(tables)
+}
+
+/// Connects, migrates (or checks), and checks the tables and the right to index them. Passing faults are waited out.
 async fn prepare_target(settings: &Settings, monitor: &Monitor) -> Result<Vec<VectorTable>, ConnectorError> {
     let listener = LaneMonitor { monitor, lane: 0 };
     let mut pauses = pauses();
@@ -264,6 +273,7 @@ async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorE
     }
     migrator.check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
     let tables = VectorTable::check_all(connection.client(), &specs).await?;
+    index::check(&connection, settings, &tables).await?;
     connection.close().await;
     Ok(tables)
 }

@@ -12,6 +12,7 @@ mod crash;
 mod damaged;
 mod dlq;
 mod group;
+mod index;
 mod memory;
 mod monitoring;
 mod outage;

@@ -150,6 +150,16 @@ impl Connection {
         }
     }
 
+    /// The same without a limit, for what takes as long as it takes. That the server's machine is gone is noticed by
+    /// keepalives.
+    pub(crate) async fn at_leisure<T>(
+        &self,
+        action: impl Into<Cow<'static, str>>,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        answer.await.map_err(|error| self.error(action, Cause::of(&error)))
+    }
+
     /// Ends the session in order. Waits at most 2 s.
     pub async fn close(self) {
         let Self { client, mut driver, .. } = self;

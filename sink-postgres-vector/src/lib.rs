@@ -13,6 +13,8 @@
 //!    Into a table that was empty, [`Transaction::insert`] is faster.
 //! 5. [`Transaction::upsert_sparing`] does the same for a batch in which the server refuses some rows, and finds them.
 //!
+//! Beside it, [`VectorIndex`] knows the index of a table, and [`IndexBuild`] builds it while rows are written.
+//!
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
 //! No error text and no `Debug` output of this crate holds the value of a row or a password.
 
@@ -28,6 +30,7 @@ mod error;
 mod extension;
 mod foreign_key;
 mod ident;
+mod index;
 mod migrate;
 mod migration;
 mod options;
@@ -46,6 +49,9 @@ pub use connection::Connection;
 pub use contract::{ContractError, Mismatch};
 pub use error::Error;
 pub use ident::{Ident, IdentError};
+pub use index::{
+    BuildLimits, BuildProgress, Built, IndexBuild, IndexFound, IndexMethod, IndexSpec, Metric, VectorIndex,
+};
 pub use migrate::Migrator;
 pub use migration::{Applied, MigrateError, Migration};
 pub use options::{ClientCertificate, ConnectOptions, Password, Tls, TlsMode};

@@ -99,6 +99,14 @@ pub enum MigrateError {
         /// Every right that is missing, and the grant that mends it. At least one.
         missing: Vec<Mismatch>,
     },
+    /// [`VectorIndex::check`](crate::VectorIndex::check): the table's index is missing, and the role cannot build it.
+    #[error("the table {table} has no vector index as configured, and it cannot be built:{}", lines(.reasons))]
+    Index {
+        /// The table as configured.
+        table: Ident,
+        /// Why not, at least one reason.
+        reasons: Vec<Mismatch>,
+    },
 }
 
 fn lines(missing: &[Mismatch]) -> String {
@@ -137,7 +145,7 @@ impl MigrateError {
             }
             Self::NoSchema { fix, .. } => Some(format!("Let an administrator run: {fix} Then start again.")),
             // Each says its own.
-            Self::Rights { .. } => None,
+            Self::Rights { .. } | Self::Index { .. } => None,
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct VectorTable {
     copy: String,
     was_empty: bool,
     table: String,
+    schema: Ident,
+    extension: Ident,
     schemas: String,
 }
 
@@ -171,11 +173,22 @@ impl VectorTable {
                 true => schema.to_string(),
                 false => format!("{schema}, {}", extension.schema),
             },
+            schema: schema.clone(),
+            extension: extension.schema,
             vector_array: extension.vector_array,
             max_id_chars,
             max_source_chars,
             spec,
         }
+    }
+
+    pub(crate) fn schema(&self) -> &Ident {
+        &self.schema
+    }
+
+    /// The schema of the extension.
+    pub(crate) fn extension(&self) -> &Ident {
+        &self.extension
     }
 
     pub(crate) fn vector_array(&self) -> &Type {

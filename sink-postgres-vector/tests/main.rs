@@ -5,6 +5,7 @@
 mod contract;
 mod deadline;
 mod failure;
+mod index;
 mod insert;
 mod migrate;
 mod names;

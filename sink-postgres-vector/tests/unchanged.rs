@@ -42,7 +42,7 @@ async fn an_unchanged_vector_outside_the_page_keeps_its_place_when_the_text_chan
 
 #[tokio::test]
 async fn ten_thousand_new_texts_stay_on_their_pages_and_touch_no_index() {
-    for (dimensions, count) in [(384, 10_000), (768, 2_000), (64, 2_000)] {
+    for (dimensions, count) in [(384, 10_000), (768, 2_000), (1536, 2_000), (64, 2_000)] {
         let (_database, mut connection, table) = Database::with_table(dimensions).await;
         let vectors = vectors(count, usize::from(dimensions));
         let ids: Vec<String> = (0..count).map(|number| format!("doc-{number:06}")).collect();

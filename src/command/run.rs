@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{Settings, SourceSettings};
 use crate::error::{ConnectorError, FAILED};
 use crate::framework::monitoring;
+use crate::index;
 use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
 use crate::target;
@@ -71,8 +72,10 @@ pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
         let applied = target::migrator().apply(&mut connection, &specs).await?;
         target::log_applied(&applied);
         target::migrator().check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
-        VectorTable::check_all(connection.client(), &specs).await?;
+        let tables = VectorTable::check_all(connection.client(), &specs).await?;
+        index::check(&connection, &settings, &tables).await?;
         connection.close().await;
+        index::build_missing(&settings, &tables).await?;
         Ok::<(), ConnectorError>(())
     };
     match migrated.await {

@@ -14,6 +14,7 @@ mod errors;
 mod field;
 pub(crate) mod file;
 mod fluvio;
+mod index;
 mod kafka;
 mod keys;
 mod meta;
@@ -52,8 +53,8 @@ pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
 pub use schema::{connector_toml, key_table};
 pub use settings::{
-    BatchSettings, ClientSettings, ErrorSettings, KafkaSettings, MigrateMode, PostgresSettings, Settings,
-    SourceSettings, StaleWrites, TableSettings, TlsMode, TlsSettings, Tolerance,
+    BatchSettings, ClientSettings, ErrorSettings, IndexBuildTime, IndexSettings, KafkaSettings, MigrateMode,
+    PostgresSettings, Settings, SourceSettings, StaleWrites, TableSettings, TlsMode, TlsSettings, Tolerance,
 };
 
 impl Settings {
@@ -143,7 +144,8 @@ impl Reader<'_> {
                 Section::open(field.node, &field.path, field.key_at, "embedsink.sink.postgres", report)
             })
             .and_then(|postgres| postgres::read(&postgres, self.folder, self.environment, report));
-        let tables = tables::read(&embedsink, report);
+        let prepared = postgres.as_ref().is_none_or(|postgres| postgres.prepared);
+        let tables = tables::read(&embedsink, prepared, report);
         let batch = read_batch(&embedsink, report);
         let errors = errors::read(&embedsink, &chosen, source.as_ref(), report);
         let shutdown_timeout = match embedsink.get("shutdown-timeout") {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sink_postgres_vector::IndexSpec;
+
 use crate::framework::config::{FluvioSettings, StartAt};
 use crate::framework::secret::Secret;
 
@@ -166,6 +168,30 @@ pub struct TableSettings {
     pub dimensions: u16,
     /// What a record does that is older than the row that is there.
     pub stale_writes: StaleWrites,
+    /// The vector index that the connector sees to; without one it does nothing about indexes.
+    pub index: Option<IndexSettings>,
+}
+
+/// A table's vector index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexSettings {
+    /// What it is like. pgvector takes it for the table's dimensions.
+    pub spec: IndexSpec,
+    /// When it is built.
+    pub build: IndexBuildTime,
+    /// The most bytes for `maintenance_work_mem`, at least 64 MiB.
+    pub maintenance_memory: usize,
+    /// The most parallel workers; otherwise as many as the server's setting lets a build have.
+    pub workers: Option<u16>,
+}
+
+/// When an index that is not there is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexBuildTime {
+    /// When the backlog is written.
+    Deferred,
+    /// Before the first record is read.
+    Immediate,
 }
 
 /// What a record does whose `timestamp` is older than the stored row's.

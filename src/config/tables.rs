@@ -1,6 +1,7 @@
 //! `embedsink.tables`.
 
 use super::field::Key;
+use super::index::{self, Surroundings};
 use super::problem::{Report, quote};
 use super::quantity::Limits;
 use super::section::Section;
@@ -9,8 +10,12 @@ use super::settings::{StaleWrites, TableSettings};
 const DIMENSIONS: Limits<u32> =
     Limits { least: 1, most: 16_000, why: "a pgvector column holds between 1 and 16000 dimensions" };
 
-/// Reads the tables in file order: the first takes records that name none.
-pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<TableSettings>> {
+/// Reads the tables in file order: the first takes records that name none. `prepared` is that of the sink.
+pub(super) fn read(
+    embedsink: &Section<'_>,
+    prepared: bool,
+    report: &mut Report,
+) -> Option<Vec<TableSettings>> {
     let fix = "add a table, such as `embeddings: {dimensions: 384}`";
     let field = embedsink.require("tables", fix, report)?;
     let entries = field.entries(Key::Free, report)?;
@@ -26,7 +31,7 @@ pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<T
             good = false;
         }
         match Section::open(field.node, &field.path, field.key_at, "embedsink.tables.*", report)
-            .and_then(|table| read_table(name, &table, report))
+            .and_then(|table| read_table(name, &table, prepared, report))
         {
             Some(table) => tables.push(table),
             None => good = false,
@@ -35,7 +40,12 @@ pub(super) fn read(embedsink: &Section<'_>, report: &mut Report) -> Option<Vec<T
     good.then_some(tables)
 }
 
-fn read_table(name: String, table: &Section<'_>, report: &mut Report) -> Option<TableSettings> {
+fn read_table(
+    name: String,
+    table: &Section<'_>,
+    prepared: bool,
+    report: &mut Report,
+) -> Option<TableSettings> {
     let dimensions = table
         .require("dimensions", "say how long its vectors are, such as `384`", report)
         .and_then(|field| field.count(&DIMENSIONS, report))
@@ -44,7 +54,11 @@ fn read_table(name: String, table: &Section<'_>, report: &mut Report) -> Option<
         Some(field) => field.choice(&[("apply", StaleWrites::Apply), ("skip", StaleWrites::Skip)], report),
         None => Some(StaleWrites::default()),
     };
-    Some(TableSettings { name, dimensions: dimensions?, stale_writes: stale_writes? })
+    let index = match table.get("index") {
+        Some(field) => index::read(field, Surroundings { dimensions, prepared }, report),
+        None => Some(None),
+    };
+    Some(TableSettings { name, dimensions: dimensions?, stale_writes: stale_writes?, index: index? })
 }
 
 fn name_complaint(name: &str) -> Option<(String, &'static str)> {

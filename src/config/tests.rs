@@ -10,6 +10,7 @@ use super::*;
 
 mod files;
 mod fluvio;
+mod index;
 mod mistakes;
 mod schema;
 
@@ -152,6 +153,7 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             name: "embeddings".to_owned(),
             dimensions: 384,
             stale_writes: StaleWrites::Apply,
+            index: None,
         }],
         batch: BatchSettings {
             max_rows: 2000,
@@ -438,6 +440,7 @@ fn tables_keep_their_order_and_any_name() {
         name: name.to_owned(),
         dimensions,
         stale_writes: StaleWrites::Apply,
+        index: None,
     });
     assert_eq!(tables, expected);
 }

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::health::Moment;
+use super::index::IndexFigures;
 use crate::reject::RejectReason;
 use crate::source::Partition;
 use crate::write::Effect;
@@ -155,6 +156,9 @@ pub struct Figures {
     pub buffer: Buffer,
     /// The partitions that are held, by topic and number.
     pub partitions: Vec<PartitionFigures>,
+    /// The vector indexes, by table in the order of the configuration. Empty until the tables are checked.
+    #[serde(default)]
+    pub indexes: Vec<IndexFigures>,
 }
 
 /// What is known of a partition that is held.

@@ -11,7 +11,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
 
 use crate::framework::monitoring::Document;
-use crate::monitoring::{self, Moment, Phase};
+use crate::monitoring::{self, IndexState, Moment, Phase};
 use crate::reject::RejectReason;
 
 /// Labels and value of a sample.
@@ -146,6 +146,26 @@ pub(super) fn render(document: &Document, phase: Option<Phase>) -> io::Result<St
         });
         families.gauges(name, help, samples.collect());
     }
+    let states = sink.indexes.iter().flat_map(|index| {
+        IndexState::ALL.map(|state| {
+            let labels = vec![("table", index.table.clone()), ("state", state.as_str().to_owned())];
+            (labels, f64::from(u8::from(index.progress.state == state)))
+        })
+    });
+    families.gauges(
+        "embedsink_index_state",
+        "1 for the state a table's vector index is in.",
+        states.collect(),
+    );
+    let done = sink.indexes.iter().filter_map(|index| {
+        let ratio = index.progress.percent? / 100.0;
+        Some((vec![("table", index.table.clone())], ratio))
+    });
+    families.gauges(
+        "embedsink_index_build_ratio",
+        "How much is done of the phase that the build of the index is in.",
+        done.collect(),
+    );
     families.encode()
 }
 

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::framework::monitoring::Document;
-use crate::monitoring::{Flow, Moment, PartitionFigures, Phase, Summary};
+use crate::monitoring::{Flow, IndexFigures, IndexState, Moment, PartitionFigures, Phase, Summary};
 
 /// Renders it, with colours if `colour`. `later` is the word for a phase that only a later version knows.
 pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> String {
@@ -51,6 +51,9 @@ pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> 
     }
     say(format_args!("\n{}", distributions(document)));
     say(format_args!("\n{}", partitions(&sink.partitions)));
+    if let Some(indexes) = indexes(&sink.indexes) {
+        say(format_args!("\n{indexes}"));
+    }
     text
 }
 
@@ -86,6 +89,28 @@ fn partitions(partitions: &[PartitionFigures]) -> String {
         ]);
     }
     trimmed(&table)
+}
+
+/// `None` where none is configured.
+fn indexes(indexes: &[IndexFigures]) -> Option<String> {
+    let told: Vec<&IndexFigures> =
+        indexes.iter().filter(|index| index.progress.state != IndexState::None).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["vector index of", "state", ""]);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for IndexFigures { table: name, progress } in told {
+        let phase = progress.phase.as_deref().map(plain);
+        let percent = progress.percent.map(|percent| format!("{percent:.0} %"));
+        let words: Vec<String> =
+            [progress.reason.as_deref().map(plain), phase, percent].into_iter().flatten().collect();
+        table.add_row([plain(name), progress.state.as_str().to_owned(), words.join(", ")]);
+    }
+    Some(trimmed(&table))
 }
 
 /// A table without lines, all but its first column to the right.

@@ -108,6 +108,8 @@ fn base_of(path: &str) -> String {
                   sink: {postgres: {url: postgres://postgres@localhost/db}}\n  tables: {t: {dimensions: 1}}\n";
     if path.starts_with("meta.topic.") || path.starts_with("meta.consumer") || path.contains("fluvio") {
         fluvio.to_owned()
+    } else if path.starts_with("embedsink.tables.*.index.") {
+        MINIMAL.replacen("dimensions: ", "index: {}, dimensions: ", 1)
     } else {
         MINIMAL.to_owned()
     }
@@ -122,6 +124,9 @@ fn with_value(path: &str, value: &str) -> String {
         format!("{open}{last}: {value}{}", "}".repeat(groups.len()))
     };
     let base = base_of(path);
+    if let Some(key) = path.strip_prefix("embedsink.tables.*.index.") {
+        return base.replacen("index: {}", &format!("index: {{{key}: {value}}}"), 1);
+    }
     if let Some(key) = path.strip_prefix("embedsink.tables.*.") {
         return base.replacen("dimensions: ", &format!("{key}: {value}, dimensions: "), 1);
     }
