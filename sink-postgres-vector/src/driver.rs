@@ -32,10 +32,15 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
-/// Lets the server see within 5 s that we are gone, even in the middle of a statement, and free the locks. Servers
-/// before 14 have no such setting. It is a setting of the session, so a pooler's sessions are spared it.
-const NOTICE_OUR_END: &str = "select set_config(name, '5s', false) from pg_catalog.pg_settings \
-                              where name = 'client_connection_check_interval'";
+/// Settings of the session, so a pooler's sessions are spared them.
+///
+/// * The server sees within 5 s that we are gone, even in the middle of a statement, and frees the locks. Servers before
+///   14 have no such setting.
+/// * It finds rows by their keys: the plan of a prepared statement can be from when the table was so small that reading
+///   it from end to end was faster.
+const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' else '5s' end, false) \
+                        from pg_catalog.pg_settings \
+                        where name in ('client_connection_check_interval', 'enable_seqscan')";
 
 /// The task that moves bytes, and what ended it.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ pub(crate) async fn connect(options: &ConnectOptions) -> Result<(Client, Driver)
         }
     };
     if options.prepared {
-        match client.batch_execute(NOTICE_OUR_END).await {
+        match client.batch_execute(SETTINGS).await {
             // A nicety: a server that refuses it, as some platforms do, can be written to all the same.
             Err(error) if is_refusal(&error) => {}
             noticed => noticed.map_err(|error| Cause::of(&error))?,

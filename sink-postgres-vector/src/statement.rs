@@ -10,11 +10,43 @@ use crate::{ident::Ident, overwrite::Overwrite};
 /// * `unnest` stands in the select list, once per array: as a table it would first store all rows (7 % slower).
 /// * The extension may live in a schema outside the search path, so vector's operator is named with it.
 pub(crate) fn upsert(schema: &Ident, table: &Ident, extension: &Ident, overwrite: Overwrite) -> String {
+    let rows = rows(extension);
+    upsert_of(&format!("select {rows}"), schema, table, extension, overwrite)
+}
+
+/// The same for rows most of which are there as they are. `on conflict` locks each row that it meets, which writes to its
+/// page and to the log of the server; this reads it first, and lets only those through that differ.
+///
+/// The question is a subquery and no join, so that the server asks for one key at a time: its guess of how many rows there
+/// are can be an old one.
+pub(crate) fn upsert_differing(
+    schema: &Ident,
+    table: &Ident,
+    extension: &Ident,
+    overwrite: Overwrite,
+) -> String {
+    let differing = format!(
+        r#"select r.* from (select {rows}) as r (id, text, embedding, at, source, metadata)
+where (select (o.text, o."timestamp", o.source, o.metadata) is not distinct from (r.text, r.at, r.source, r.metadata)
+              and o.embedding operator({extension}.=) r.embedding
+       from {schema}.{table} as o where o.id = r.id) is not true"#,
+        rows = rows(extension)
+    );
+    upsert_of(&differing, schema, table, extension, overwrite)
+}
+
+fn rows(extension: &Ident) -> String {
+    format!(
+        "unnest($1::text[]), unnest($2::text[]), unnest($3::{extension}.vector[]), unnest($4::timestamptz[]),
+       unnest($5::text[]), unnest($6::jsonb[])"
+    )
+}
+
+fn upsert_of(rows: &str, schema: &Ident, table: &Ident, extension: &Ident, overwrite: Overwrite) -> String {
     let differs = format!("(t.embedding operator({extension}.=) excluded.embedding) is not true");
     let upsert = format!(
         r#"insert into {schema}.{table} as t (id, text, embedding, "timestamp", source, metadata)
-select unnest($1::text[]), unnest($2::text[]), unnest($3::{extension}.vector[]), unnest($4::timestamptz[]),
-       unnest($5::text[]), unnest($6::jsonb[])
+{rows}
 on conflict (id) do update set
   text = case when t.text is distinct from excluded.text then excluded.text else t.text end,
   embedding = case when {differs} then excluded.embedding else t.embedding end,

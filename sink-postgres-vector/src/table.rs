@@ -35,6 +35,7 @@ pub struct VectorTable {
     max_source_chars: Option<u32>,
     vector_array: Type,
     upsert: Guarded,
+    upsert_differing: Guarded,
     delete: Guarded,
     count_newer: String,
     count_not_older: String,
@@ -162,6 +163,9 @@ impl VectorTable {
             upsert: Guarded::new(|overwrite| {
                 statement::upsert(schema, &spec.name, &extension.schema, overwrite)
             }),
+            upsert_differing: Guarded::new(|overwrite| {
+                statement::upsert_differing(schema, &spec.name, &extension.schema, overwrite)
+            }),
             delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
             count_newer: statement::count_newer(schema, &spec.name),
             count_not_older: statement::count_not_older(schema, &spec.name),
@@ -205,6 +209,10 @@ impl VectorTable {
 
     pub(crate) fn upsert_sql(&self, overwrite: Overwrite) -> &str {
         self.upsert.sql(overwrite)
+    }
+
+    pub(crate) fn upsert_differing_sql(&self, overwrite: Overwrite) -> &str {
+        self.upsert_differing.sql(overwrite)
     }
 
     pub(crate) fn delete_sql(&self, overwrite: Overwrite) -> &str {

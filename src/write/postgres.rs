@@ -27,9 +27,8 @@ pub struct PostgresWriter {
     max_refused: u32,
     /// The batch that was refused last, if that is this one or the one before: the next is likely to be refused too.
     refused: Option<u64>,
-    /// The tables, by their place, into which rows are still inserted without looking for their keys first: they were
-    /// empty, and no key has come twice.
-    fresh: Vec<bool>,
+    /// How rows are best put into each table, by its place.
+    ways: Vec<Way>,
     connection: Option<Connection>,
     /// What the last attempt would do, for the case that its commit is proved later.
     attempted: Option<(u64, Effect)>,
@@ -38,12 +37,15 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// A writer for `tables`, which stand in the order of the configuration. Opens nothing yet.
     pub fn new(connector: String, options: ConnectOptions, tables: Vec<VectorTable>) -> Self {
-        let fresh = tables.iter().map(|table| options.prepared && table.was_empty()).collect();
+        let way = |table: &VectorTable| {
+            if options.prepared && table.was_empty() { Way::Insert } else { Way::Upsert }
+        };
+        let ways = tables.iter().map(way).collect();
         Self {
             connector,
             options,
             tables,
-            fresh,
+            ways,
             max_payload: usize::MAX,
             max_refused: 1_000,
             refused: None,
@@ -63,10 +65,6 @@ impl PostgresWriter {
     #[must_use]
     pub fn with_max_refused(self, permille: u32) -> Self {
         Self { max_refused: permille, ..self }
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.fresh.contains(&true)
     }
 
     async fn connection(&mut self) -> Result<Connection, Error> {
@@ -118,7 +116,7 @@ impl PostgresWriter {
 
     /// Does the changes of a batch to all tables.
     async fn change_tables(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         batch: &Batch,
         care: Care,
@@ -133,7 +131,7 @@ impl PostgresWriter {
         let mut effect = Effect::default();
         for (index, table) in self.tables.iter().enumerate() {
             let changes = batch.changes(TableId(index));
-            effect.add(write_changes(transaction, table, &changes, self.fresh[index]).await?);
+            effect.add(write_changes(transaction, table, &changes, &mut self.ways[index]).await?);
         }
         Ok(Sparing::of_all(effect))
     }
@@ -205,9 +203,13 @@ impl Writer for PostgresWriter {
                     return Ok(written);
                 }
                 // A key was there, or whatever else an upsert may get over: it is tried with one.
-                Err(error) if care == Care::Plain && error.class() != Class::Transient && self.is_fresh() => {
+                Err(error)
+                    if care == Care::Plain
+                        && error.class() != Class::Transient
+                        && self.ways.contains(&Way::Insert) =>
+                {
                     tracing::debug!(%error, "from now on keys are looked for before rows are inserted");
-                    self.fresh.fill(false);
+                    self.ways.fill(Way::Upsert);
                     Care::Plain
                 }
                 // Some row is to blame, and a more careful attempt finds out which.
@@ -216,6 +218,17 @@ impl Writer for PostgresWriter {
             };
         }
     }
+}
+
+/// How the rows of a batch are put into a table: what was best for the batch before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// No key is looked for: the table was empty, and none has come twice so far.
+    Insert,
+    /// Most rows are new or differ from what is there.
+    Upsert,
+    /// Most rows are there as they are.
+    UpsertDiffering,
 }
 
 /// How a transaction goes about rows that may be refused.
@@ -244,7 +257,7 @@ async fn write_changes(
     transaction: &mut Transaction<'_>,
     table: &VectorTable,
     changes: &TableChanges<'_>,
-    is_fresh: bool,
+    way: &mut Way,
 ) -> Result<Effect, Error> {
     let (mut effect, overwrite) = (Effect { stale: changes.stale, ..Effect::default() }, overwrite(changes));
     if !changes.deletes.is_empty() {
@@ -255,14 +268,19 @@ async fn write_changes(
     }
     if !changes.upserts.is_empty() {
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-        if is_fresh {
-            effect.upserted += transaction.insert(table, &rows).await?;
-            return Ok(effect);
-        }
-        let upserted = transaction.upsert(table, &rows, overwrite).await?;
+        let upserted = match way {
+            Way::Insert => {
+                effect.upserted += transaction.insert(table, &rows).await?;
+                return Ok(effect);
+            }
+            Way::Upsert => transaction.upsert(table, &rows, overwrite).await?,
+            Way::UpsertDiffering => transaction.upsert_differing(table, &rows, overwrite).await?,
+        };
+        let unchanged = (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
+        *way = if unchanged * 2 > rows.len() as u64 { Way::UpsertDiffering } else { Way::Upsert };
         effect.upserted += upserted.changed;
         effect.stale += upserted.stale;
-        effect.unchanged += (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
+        effect.unchanged += unchanged;
     }
     Ok(effect)
 }
