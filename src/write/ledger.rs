@@ -223,3 +223,23 @@ fn system_time(millis: i64) -> Option<SystemTime> {
         _ => SystemTime::UNIX_EPOCH.checked_add(distance),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_timestamp_that_postgres_holds_is_kept_to_the_millisecond_and_no_other() {
+        for millis in [HELD.start, -62_135_596_800_001, -1, 0, 1, 253_402_300_800_000, HELD.end - 1] {
+            let kept = system_time(millis).expect("it is held");
+            let back = match kept.duration_since(SystemTime::UNIX_EPOCH) {
+                Ok(since) => since.as_millis() as i64,
+                Err(before) => -(before.duration().as_millis() as i64),
+            };
+            assert_eq!(back, millis);
+        }
+        for millis in [i64::MIN, HELD.start - 1, HELD.end, i64::MAX] {
+            assert_eq!(system_time(millis), None, "{millis}");
+        }
+    }
+}
