@@ -175,3 +175,18 @@ async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     }
     source.close(Duration::from_secs(20)).await;
 }
+
+#[test]
+fn what_a_client_says_is_told_without_the_values_that_are_nobodys_to_read() {
+    let settings = settings(&[
+        ("sasl.password", "c4nary-password"),
+        ("ssl.key.password", "c4nary-key"),
+        ("client.rack", "rack"),
+        ("sasl.oauthbearer.client.secret", "abc"),
+    ]);
+    let secrets = Secrets::of(&settings);
+    let said = "c4nary-password of rack, (c4nary-key), abc";
+    assert_eq!(secrets.taken_out_of(said), "**** of rack, (****), abc", "three letters are in many words");
+    let shown = format!("{:?}", Said::new(&settings));
+    assert!(!shown.contains("c4nary"), "{shown}");
+}
