@@ -111,7 +111,7 @@ async fn a_member_that_stands_still_though_a_broker_answers_is_replaced_and_read
 
     let mut connector = Connector::new(&any, &database, &SINGLE);
     connector.kafka = format!(
-        "bootstrap-servers: ['{}']\nproperties: {{session.timeout.ms: 1500, heartbeat.interval.ms: 300}}",
+        "bootstrap-servers: ['{}']\nproperties: {{session.timeout.ms: 8000, heartbeat.interval.ms: 300}}",
         mock.bootstrap_servers()
     );
     connector.topic = TOPIC.to_owned();

@@ -390,6 +390,20 @@ async fn rows_are_copied_into_an_empty_table_until_a_key_comes_twice() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_taken_from_an_empty_table_stops_the_copying_and_nothing_moves() {
+    let stage = Stage::set().await;
+    let mut writer = stage.writer();
+    let holding = Holding::take(&mut writer, 0).await;
+    durable(writer.write(&stage.batch(1, &holding, &[(0, "a", payload("one"))])).await);
+    run(&stage.outside, "alter table first drop constraint first_pkey").await;
+    let batch = stage.batch(2, &holding.at(1), &[(1, "b", payload("two"))]);
+    let error = writer.write(&batch).await.unwrap_err();
+    assert_eq!(error.disposition(), Disposition::Stop, "{error}");
+    assert_eq!(stage.rows().await, rows(&[("first/a", "one")]));
+    assert_eq!(stage.position(&holding.partition).await, 1);
+}
+
+#[tokio::test]
 async fn all_refused_versions_of_one_key_are_found_in_one_attempt() {
     const VERSIONS: i64 = 300;
     let stage = Stage::set().await;
@@ -415,14 +429,14 @@ async fn where_nearly_all_is_refused_no_more_is_looked_for_than_it_takes_to_know
     let mut writer = stage.writer().with_max_refused(500);
     let holding = Holding::take(&mut writer, 0).await;
     run(&stage.outside, "alter table first add constraint no check (text <> 'refused')").await;
-    let names: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
+    let names: Vec<String> = (0..200).map(|number| format!("k{number}")).collect();
     let records: Vec<_> =
         names.iter().enumerate().map(|(at, name)| (at as i64, name.as_str(), payload("refused"))).collect();
     let mut batch = stage.batch(1, &holding, &records);
     let Written::Refused(refusals) = writer.write(&batch).await.unwrap() else { panic!("not refused") };
-    assert_eq!(refusals.len(), 51, "one more than half of them");
+    assert_eq!(refusals.len(), 101, "one more than half of them");
     batch.refuse(refusals);
-    assert_eq!(write_sparing(&mut writer, batch).await.len(), 100, "the rest is found if it is asked for");
+    assert_eq!(write_sparing(&mut writer, batch).await.len(), 200, "the rest is found if it is asked for");
     assert_eq!(stage.rows().await, rows(&[]));
 }
 

@@ -231,6 +231,11 @@ impl VectorTable {
         &self.count_keys
     }
 
+    /// Schema and name, quoted.
+    pub(crate) fn qualified(&self) -> &str {
+        &self.table
+    }
+
     pub(crate) fn copy_sql(&self) -> &str {
         &self.copy
     }

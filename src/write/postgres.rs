@@ -13,6 +13,9 @@ use crate::error::WriteError;
 use crate::route::TableId;
 use crate::source::{Partition, Tenure};
 
+/// So many refused records are looked for at least: every attempt does all the others, too.
+const LEAST_SEARCH: usize = 64;
+
 /// Writes batches over one connection of its own, which it opens when it needs it.
 ///
 /// A connection on which anything failed is closed and never used again.
@@ -126,7 +129,8 @@ impl PostgresWriter {
         }
         if care != Care::Plain {
             let most = batch.records() as u64 * u64::from(self.max_refused) / 1_000;
-            return Sparing::change_tables(transaction, &self.tables, batch, most as usize).await;
+            let most = LEAST_SEARCH.max(most as usize);
+            return Sparing::change_tables(transaction, &self.tables, batch, most).await;
         }
         let mut effect = Effect::default();
         for (index, table) in self.tables.iter().enumerate() {
@@ -202,6 +206,11 @@ impl Writer for PostgresWriter {
                     }
                     return Ok(written);
                 }
+                // The server counts the time in which it receives a COPY as the statement's own.
+                Err(error) if care == Care::Plain && is_slow(&error) => {
+                    self.ways.iter_mut().for_each(|way| way.give_up_copy());
+                    return Err(error.into());
+                }
                 // A key was there, or whatever else an upsert may get over: it is tried with one.
                 Err(error)
                     if care == Care::Plain
@@ -209,7 +218,7 @@ impl Writer for PostgresWriter {
                         && self.ways.contains(&Way::Insert) =>
                 {
                     tracing::debug!(%error, "from now on keys are looked for before rows are inserted");
-                    self.ways.fill(Way::Upsert);
+                    self.ways.iter_mut().for_each(|way| way.give_up_copy());
                     Care::Plain
                 }
                 // Some row is to blame, and a more careful attempt finds out which.
@@ -229,6 +238,22 @@ enum Way {
     Upsert,
     /// Most rows are there as they are.
     UpsertDiffering,
+}
+
+impl Way {
+    fn give_up_copy(&mut self) {
+        if *self == Self::Insert {
+            *self = Self::Upsert;
+        }
+    }
+}
+
+/// Whether the statement took longer than it may.
+fn is_slow(error: &Error) -> bool {
+    match error.sqlstate() {
+        Some(sqlstate) => *sqlstate == pg::SqlState::QUERY_CANCELED,
+        None => error.is_closed(),
+    }
 }
 
 /// How a transaction goes about rows that may be refused.

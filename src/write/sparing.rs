@@ -1,6 +1,7 @@
 //! Finds the records of a batch that the database refuses, within one transaction.
 //!
-//! Invariant: what is told to be refused was refused whatever stood beside it, or in the order of the log.
+//! Invariant: what is told to be refused was refused whatever stood beside it; or everything that was refused has another
+//! row of the batch to blame, and was tried in the order of the log.
 
 use sink_postgres_vector::{self as pg, Error, Transaction, VectorRow, VectorTable};
 
@@ -12,6 +13,9 @@ use crate::route::TableId;
 
 /// SQLSTATEs of refusals that another row of the batch can be the reason of: what is unique, and what excludes.
 const BY_ANOTHER_ROW: [&str; 2] = ["23505", "23P01"];
+
+/// Each pass sorts all changes of the batch. So many changes are sorted in one attempt at most; the next goes on.
+const MOST_WORK: usize = 2_000_000;
 
 /// What became of the changes of a batch some of which may be refused.
 #[derive(Default)]
@@ -41,18 +45,17 @@ impl Sparing {
         let mut sparing = Self { most, ..Self::default() };
         let changes = (0..tables.len()).map(|index| batch.changes(TableId(index))).collect();
         sparing.spare(transaction, tables, changes).await?;
-        let mut latest = 0;
+        let (mut latest, mut passes) = (0, 0);
         // A key of which every version is refused would take an attempt for each of them otherwise.
-        while latest < sparing.refused.len() && sparing.refused.len() <= most {
+        while latest < sparing.refused.len() && sparing.refused.len() <= most && passes < MOST_WORK {
             let uncovered = batch.uncovered(&sparing.refused, latest);
             latest = sparing.refused.len();
+            passes += batch.records();
             sparing.spare(transaction, tables, uncovered).await?;
-            // These stand behind rows now that come after them in the log. The next attempt has them in their order.
-            let mut place = 0;
-            sparing.refused.retain(|refusal| {
-                place += 1;
-                place <= latest || !is_by_another_row(&refusal.reject)
-            });
+        }
+        // With the others gone these may be good, or other rows to blame. The next attempt has them all in their order.
+        if sparing.refused.iter().any(|refusal| !is_by_another_row(&refusal.reject)) {
+            sparing.refused.retain(|refusal| !is_by_another_row(&refusal.reject));
         }
         Ok(sparing)
     }

@@ -157,6 +157,7 @@ impl Poller {
     }
 
     pub(super) fn subscribe(&mut self) -> Result<(), End> {
+        self.watch.arm();
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         self.consumer
             .subscribe(&names)
@@ -301,7 +302,10 @@ impl Poller {
                 Note::Assigned(partitions) => self.take_over(partitions)?,
                 Note::Revoked { partitions, lost } => self.depart(partitions, lost),
                 Note::News(news) => {
-                    self.rejoin_if_stuck(news.stands)?;
+                    if self.rejoin_if_stuck(news.stands && news.connected != Some(false))? {
+                        // What else was noted is of the member that is gone.
+                        return Ok(());
+                    }
                     self.tell_trouble(news.connected);
                     self.tell_ends(news.ends);
                 }

@@ -27,17 +27,20 @@ pub(super) struct Watch {
     since: Option<Instant>,
     /// How long it may.
     limit: Duration,
+    /// Whether it has been told to join.
+    armed: bool,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { since: None, limit: STANDING }
+        Self { since: None, limit: STANDING, armed: false }
     }
 }
 
 impl Watch {
     /// Takes note of whether the member stands between two memberships, and says whether it has for too long.
     fn is_over(&mut self, stands: bool, now: Instant) -> bool {
+        let stands = stands && self.armed;
         let since = self.since.filter(|_| stands);
         self.since = stands.then(|| since.unwrap_or(now));
         since.is_some_and(|since| now.saturating_duration_since(since) > self.limit)
@@ -45,28 +48,35 @@ impl Watch {
 
     /// A new member has been made: it gets twice the time.
     fn begin_anew(&mut self) {
-        *self = Self { since: None, limit: (self.limit * 2).min(LONGEST) };
+        *self = Self { since: None, limit: (self.limit * 2).min(LONGEST), ..*self };
     }
 
     /// The member has been given partitions.
     pub(super) fn settle(&mut self) {
-        *self = Self::default();
+        *self = Self { armed: self.armed, ..Self::default() };
+    }
+
+    /// It is told to join.
+    pub(super) fn arm(&mut self) {
+        self.armed = true;
     }
 }
 
 impl Poller {
     /// Joins the group with a new consumer when the one at hand has stood still for too long, though a broker answers.
-    pub(super) fn rejoin_if_stuck(&mut self, stands: bool) -> Result<(), End> {
+    /// Says whether it did.
+    pub(super) fn rejoin_if_stuck(&mut self, stands: bool) -> Result<bool, End> {
         if !self.watch.is_over(stands, Instant::now()) {
-            return Ok(());
+            return Ok(false);
         }
         let answers =
             self.topics.first().is_some_and(|topic| self.asker.fetch_metadata(Some(topic), ASK).is_ok());
         if !answers {
-            return Ok(());
+            self.watch.since = None;
+            return Ok(false);
         }
         tracing::warn!("librdkafka stands still between two memberships; joining the group anew");
-        self.rejoin()
+        self.rejoin().map(|()| true)
     }
 
     fn rejoin(&mut self) -> Result<(), End> {
@@ -76,7 +86,8 @@ impl Poller {
         self.notes.close();
         self.departures.clear();
         let old = std::mem::replace(&mut self.consumer, new.consumer);
-        (self.asker, self.notes) = (new.asker, new.notes);
+        let old = (old, std::mem::replace(&mut self.asker, new.asker));
+        self.notes = new.notes;
         // It is stuck, so it may not even come to its end.
         drop(std::thread::Builder::new().name("kafka-goodbye".to_owned()).spawn(move || drop(old)));
 
@@ -103,6 +114,8 @@ mod tests {
     fn a_member_that_stands_still_is_given_up_once_and_the_next_one_gets_longer() {
         let (mut watch, start) = (Watch::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!watch.is_over(true, at(0)) && !watch.is_over(true, at(90)), "it was not told to join");
+        watch.arm();
         assert!(!watch.is_over(true, at(0)));
         assert!(!watch.is_over(true, at(30)));
         assert!(!watch.is_over(false, at(31)), "it went on");
