@@ -38,7 +38,7 @@ async fn a_batch_of_100_000_rows_is_written_in_one_transaction() {
     const ROWS: usize = 100_000;
     let _alone = alone().await;
     let (mut connector, database, topic) = plain().await;
-    connector.more = format!("batch: {{max-rows: {ROWS}, max-bytes: 256MiB, max-wait: 60s}}");
+    connector.more = format!("batch: {{max-rows: {ROWS}, max-bytes: 256MiB, max-wait: 60s, linger: 60s}}");
     connector.migrate().await;
     let client = database.connect().await;
     run(&client, MOVES).await;

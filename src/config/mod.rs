@@ -266,9 +266,7 @@ fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSetti
             }
             fits.then_some(linger)
         }),
-        // Who says how long a record may wait means it.
-        None if batch.get("max-wait").is_some() => max_wait,
-        None => Some(Duration::from_millis(5)),
+        None => max_wait.map(|max_wait| max_wait.min(Duration::from_millis(5))),
     };
     Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait?, linger: linger? })
 }

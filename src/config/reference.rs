@@ -170,7 +170,7 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.batch.max-rows", Integer, Default("2000"), "A batch is written when it holds this many records, 1 to 100000."),
     key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its records and the rows made of them take this many bytes in memory, 64KiB to 256MiB."),
     key("embedsink.batch.max-wait", Duration, Default("200ms"), "A batch is written when its first record has waited this long, 1ms to 1m."),
-    key("embedsink.batch.linger", Duration, Means("5ms, or `max-wait` where that is given"),
+    key("embedsink.batch.linger", Duration, Default("5ms"),
         "A batch is written sooner, when nothing else is being written, no record is at hand, and its first record has waited this long, or as long as the last write took: 0s to `max-wait`. More makes fewer and larger transactions."),
     key("embedsink.errors", Group, NONE, "What bad records do."),
     key("embedsink.errors.tolerance", Choice(&["data", "none"]), Default("data"),
