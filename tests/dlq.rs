@@ -340,6 +340,32 @@ async fn a_tombstone_deletes_a_row_that_is_there_only_when_it_is_asked_for_by_nu
 }
 
 #[tokio::test]
+async fn a_tombstone_that_is_asked_for_deletes_from_every_table_or_from_none() {
+    let mut office = Office::open().await;
+    office.connector.tables.push_str("\narticles: {dimensions: 3}");
+    office.connector.migrate().await;
+    let older = br#"{"id": "a", "embedding": [1, 2, 3], "timestamp": 10000}"#;
+    let newer = br#"{"id": "a", "embedding": [1, 2, 3], "timestamp": 99000, "table_name": "articles"}"#;
+    office.takes(&[older, newer]).await;
+    run(&office.client, KEEP_ALL).await;
+    let producer = TopicProducer::new(&office.topic);
+    producer.send(0, 50_000, Some(b"a"), None);
+    producer.finish();
+    office.sent += 1;
+    office.takes(&[]).await;
+    run(&office.client, "drop trigger keep on embeddings").await;
+    let id = office.list("--reason refused").await[0]["id"].to_string();
+
+    let told = office.dlq(&format!("replay --id {id}")).await;
+    assert!(told.contains("0 written, 1 superseded"), "{told}");
+    assert_eq!((office.count("embeddings").await, office.count("articles").await), (1, 1));
+    run(&office.client, "update articles set \"timestamp\" = to_timestamp(10)").await;
+    let told = office.dlq(&format!("replay --id {id}")).await;
+    assert!(told.contains("1 written"), "{told}");
+    assert_eq!((office.count("embeddings").await, office.count("articles").await), (0, 0));
+}
+
+#[tokio::test]
 async fn of_the_letters_of_a_key_the_last_one_in_the_log_counts_whatever_their_numbers_and_timestamps() {
     let mut office = Office::open().await;
     let at = |id: &str, text: &str, timestamp: u32| {

@@ -99,6 +99,11 @@ impl Error {
         }
     }
 
+    /// Whether a statement took longer than it may: by the server's limit, or by ours.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.cause, Cause::Timeout(_)) || self.sqlstate() == Some(&SqlState::QUERY_CANCELED)
+    }
+
     /// How to fix it, as whole sentences. `None` if it passes by itself or nothing general can be said.
     pub fn remedy(&self) -> Option<String> {
         let name = |text: &Option<String>| text.clone().unwrap_or_default();

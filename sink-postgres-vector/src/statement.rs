@@ -79,7 +79,8 @@ pub(crate) fn copy(schema: &Ident, table: &Ident) -> String {
 }
 
 /// Counts, of the rows `$1` that come with the timestamps `$2`, those that [`Overwrite::NotNewer`] leaves alone. Right
-/// behind the upsert it is exact: that has locked every row, also those it left alone.
+/// behind the upsert it is exact: that has locked every row, also those it left alone. Behind [`upsert_differing`], which
+/// does not lock what is as it should be, somebody else's change to such a row can be counted too.
 pub(crate) fn count_newer(schema: &Ident, table: &Ident) -> String {
     count(schema, table, r#"t."timestamp" is not null and (r.at is null or t."timestamp" > r.at)"#)
 }

@@ -45,7 +45,6 @@ pub struct VectorTable {
     table: String,
     schema: Ident,
     extension: Ident,
-    schemas: String,
 }
 
 /// A statement in each of its forms.
@@ -173,10 +172,6 @@ impl VectorTable {
             copy: statement::copy(schema, &spec.name),
             was_empty: false,
             table: format!("{schema}.{}", spec.name),
-            schemas: match *schema == extension.schema {
-                true => schema.to_string(),
-                false => format!("{schema}, {}", extension.schema),
-            },
             schema: schema.clone(),
             extension: extension.schema,
             vector_array: extension.vector_array,
@@ -201,7 +196,8 @@ impl VectorTable {
 
     /// What lets the role write, as SQL.
     pub(crate) fn grant_sql(&self, role: &Ident) -> String {
-        let Self { table, schemas, .. } = self;
+        let Self { table, schema, extension, .. } = self;
+        let schemas = if schema == extension { schema.to_string() } else { format!("{schema}, {extension}") };
         format!(
             "grant usage on schema {schemas} to {role}; grant select, insert, update, delete on {table} to {role};"
         )

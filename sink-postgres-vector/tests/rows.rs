@@ -24,7 +24,6 @@ const TO_UNIX: i64 = 946_684_800_000_000;
 
 #[tokio::test]
 async fn every_field_reads_back_as_it_was_written() {
-    let (_database, mut connection, table) = Database::with_table(5).await;
     let strange = [-0.0, f32::MIN_POSITIVE / 2.0, f32::from_bits(1), f32::MAX, f32::MIN];
     let plain = [1.0, 2.0, 3.0, 0.1, -1e-30];
     let rows = [
@@ -38,7 +37,7 @@ async fn every_field_reads_back_as_it_was_written() {
             metadata: None,
         },
         VectorRow {
-            id: "’; drop table embeddings; --\\ \" \u{1F980} e\u{301}\n",
+            id: "’; drop table embeddings; --\\ \" \u{1F980} e\u{301}\n\t\\N",
             text: Some(""),
             embedding: &strange,
             timestamp: Some(*VectorRow::TIMESTAMPS.start()),
@@ -48,23 +47,32 @@ async fn every_field_reads_back_as_it_was_written() {
         VectorRow { timestamp: Some(i64::MAX), ..row("last", "x", &plain) },
         VectorRow { timestamp: Some(-1), ..row("before 1970", "x", &plain) },
     ];
-    assert_eq!(write(&mut connection, &table, &rows).await, 5);
+    for is_copied in [false, true] {
+        let (_database, mut connection, table) = Database::with_table(5).await;
+        if is_copied {
+            let mut transaction = connection.begin().await.unwrap();
+            assert_eq!(transaction.insert(&table, &rows).await.unwrap(), 5);
+            let _done = transaction.commit().await.unwrap();
+        } else {
+            assert_eq!(write(&mut connection, &table, &rows).await, 5);
+        }
 
-    for row in &rows {
-        let found = connection
-            .client()
-            .query_one(
-                "select text, embedding::real[], \"timestamp\", source, metadata = $2::text::jsonb from embeddings where id = $1",
-                &[&row.id, &row.metadata],
-            )
-            .await
-            .unwrap();
-        let bits = |vector: &[f32]| vector.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
-        assert_eq!(found.get::<_, Option<&str>>(0), row.text);
-        assert_eq!(bits(&found.get::<_, Vec<f32>>(1)), bits(row.embedding));
-        assert_eq!(found.get::<_, Option<Micros>>(2).map(|micros| micros.0 + TO_UNIX), row.timestamp);
-        assert_eq!(found.get::<_, Option<&str>>(3), row.source);
-        assert_eq!(found.get::<_, Option<bool>>(4), row.metadata.map(|_| true));
+        for row in &rows {
+            let found = connection
+                .client()
+                .query_one(
+                    "select text, embedding::real[], \"timestamp\", source, metadata = $2::text::jsonb from embeddings where id = $1",
+                    &[&row.id, &row.metadata],
+                )
+                .await
+                .unwrap();
+            let bits = |vector: &[f32]| vector.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+            assert_eq!(found.get::<_, Option<&str>>(0), row.text);
+            assert_eq!(bits(&found.get::<_, Vec<f32>>(1)), bits(row.embedding));
+            assert_eq!(found.get::<_, Option<Micros>>(2).map(|micros| micros.0 + TO_UNIX), row.timestamp);
+            assert_eq!(found.get::<_, Option<&str>>(3), row.source);
+            assert_eq!(found.get::<_, Option<bool>>(4), row.metadata.map(|_| true));
+        }
     }
 }
 

@@ -92,8 +92,8 @@ impl Gatherer {
         let (jobs, stop) = (self.desk.jobs.clone(), self.stop.clone());
         loop {
             let due = self.opened.map(|opened| opened + self.limits.max_wait);
-            let is_due = self.is_full() || due.is_some_and(|due| due <= Instant::now());
             let (is_full, limits, opened) = (self.is_full(), self.limits, self.opened);
+            let is_due = is_full || due.is_some_and(|due| due <= Instant::now());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

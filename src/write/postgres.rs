@@ -207,7 +207,7 @@ impl Writer for PostgresWriter {
                     return Ok(written);
                 }
                 // The server counts the time in which it receives a COPY as the statement's own.
-                Err(error) if care == Care::Plain && is_slow(&error) => {
+                Err(error) if care == Care::Plain && error.is_timeout() => {
                     self.ways.iter_mut().for_each(|way| way.give_up_copy());
                     return Err(error.into());
                 }
@@ -245,14 +245,6 @@ impl Way {
         if *self == Self::Insert {
             *self = Self::Upsert;
         }
-    }
-}
-
-/// Whether the statement took longer than it may.
-fn is_slow(error: &Error) -> bool {
-    match error.sqlstate() {
-        Some(sqlstate) => *sqlstate == pg::SqlState::QUERY_CANCELED,
-        None => error.is_closed(),
     }
 }
 

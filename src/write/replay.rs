@@ -95,6 +95,8 @@ pub(crate) async fn replay(
     Ok(replayed)
 }
 
+const UNDO: &str = "rollback to savepoint replay; release savepoint replay";
+
 /// Writes the row or deletes the rows of one record.
 async fn write(
     transaction: &mut Transaction<'_>,
@@ -122,7 +124,7 @@ async fn write(
             transaction.upsert_sparing(table, &rows, Overwrite::Older, 0).await?,
         ] {
             if let Some(refused) = spared.refused.into_iter().next() {
-                savepoint(transaction, "rollback to savepoint replay; release savepoint replay").await?;
+                savepoint(transaction, UNDO).await?;
                 let reject = Reject::refused(&WriteError::from(refused.error));
                 return Ok(Replayed::Refused(*id, reject));
             }
@@ -130,8 +132,10 @@ async fn write(
             stale += spared.stale;
         }
     }
-    savepoint(transaction, "release savepoint replay").await?;
-    Ok(match (stale > 0 && changed == 0, is_deletion) {
+    let is_superseded = stale > 0 && (changed == 0 || is_deletion);
+    let end = if is_superseded { UNDO } else { "release savepoint replay" };
+    savepoint(transaction, end).await?;
+    Ok(match (is_superseded, is_deletion) {
         (false, _) => Replayed::Written,
         (true, false) => Replayed::Superseded(ROW),
         (true, true) => Replayed::Superseded(DELETION_BY_ID),

@@ -45,12 +45,12 @@ impl Sparing {
         let mut sparing = Self { most, ..Self::default() };
         let changes = (0..tables.len()).map(|index| batch.changes(TableId(index))).collect();
         sparing.spare(transaction, tables, changes).await?;
-        let (mut latest, mut passes) = (0, 0);
+        let (mut latest, mut work) = (0, 0);
         // A key of which every version is refused would take an attempt for each of them otherwise.
-        while latest < sparing.refused.len() && sparing.refused.len() <= most && passes < MOST_WORK {
+        while latest < sparing.refused.len() && sparing.refused.len() <= most && work < MOST_WORK {
             let uncovered = batch.uncovered(&sparing.refused, latest);
             latest = sparing.refused.len();
-            passes += batch.records();
+            work += batch.records();
             sparing.spare(transaction, tables, uncovered).await?;
         }
         // With the others gone these may be good, or other rows to blame. The next attempt has them all in their order.
