@@ -342,7 +342,7 @@ async fn a_tombstone_deletes_a_row_that_is_there_only_when_it_is_asked_for_by_nu
 #[tokio::test]
 async fn a_tombstone_that_is_asked_for_deletes_from_every_table_or_from_none() {
     let mut office = Office::open().await;
-    office.connector.tables.push_str("\narticles: {dimensions: 3}");
+    office.connector.tables.push_str(ARTICLES);
     office.connector.migrate().await;
     let older = br#"{"id": "a", "embedding": [1, 2, 3], "timestamp": 10000}"#;
     let newer = br#"{"id": "a", "embedding": [1, 2, 3], "timestamp": 99000, "table_name": "articles"}"#;
