@@ -1,0 +1,256 @@
+//! What went wrong inside the engine, told without the values that caused it.
+//!
+//! The engine's own texts quote filters and rows. So nothing of them is passed on but the kind, what the operating
+//! system said, and the line of the engine's source.
+
+use std::{error::Error as StdError, fmt, io::ErrorKind};
+
+use lance_core::error::{CommitStatusUnknownError, Error as Lance};
+
+use crate::class::Class;
+
+/// A kind of failure, and where in the engine it came from.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    /// What the operating system said.
+    system: Option<String>,
+    /// File and line of the engine's source.
+    place: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    DiskFull,
+    Denied,
+    ReadOnly,
+    /// Any other answer of the disk or the object store.
+    Storage,
+    Timeout,
+    /// Somebody else has changed the table at the same time.
+    Conflict,
+    /// A commit was sent and its outcome is not known.
+    InDoubt,
+    Missing,
+    TableName,
+    Corrupt,
+    Unsupported,
+    Refused,
+    Internal,
+}
+
+impl Fault {
+    pub(crate) fn of(error: &lancedb::Error) -> Self {
+        let chain = || causes(error);
+        let system = chain().filter_map(|error| error.downcast_ref::<std::io::Error>()).last();
+        // The engine turns some errors into text on the way.
+        let text = error.to_string();
+        let code = system.and_then(std::io::Error::raw_os_error).or_else(|| os_code(&text));
+        let kind = if chain().any(|error| error.is::<CommitStatusUnknownError>()) {
+            FaultKind::InDoubt
+        } else if let Some(kind) =
+            code.map(std::io::Error::from_raw_os_error).and_then(|error| of_system(error.kind()))
+        {
+            kind
+        } else {
+            chain().find_map(of_engine).unwrap_or(if code.is_some() {
+                FaultKind::Storage
+            } else {
+                FaultKind::Internal
+            })
+        };
+        let system = code.map(|code| std::io::Error::from_raw_os_error(code).to_string());
+        Self { kind, system, place: place(&text) }
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self.kind {
+            FaultKind::DiskFull
+            | FaultKind::Storage
+            | FaultKind::Timeout
+            | FaultKind::Conflict
+            | FaultKind::InDoubt => Class::Transient,
+            FaultKind::Denied
+            | FaultKind::ReadOnly
+            | FaultKind::Missing
+            | FaultKind::TableName
+            | FaultKind::Unsupported => Class::Configuration,
+            FaultKind::Corrupt | FaultKind::Refused | FaultKind::Internal => Class::Fatal,
+        }
+    }
+
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        Some(match self.kind {
+            FaultKind::DiskFull => {
+                "Free space on the disk that holds the dataset. A commit needs room for its rows, and compaction for a second copy of what it rewrites."
+            }
+            FaultKind::Denied => {
+                "Give the user of this process the right to read and write the folder and all that is in it."
+            }
+            FaultKind::ReadOnly => "Mount the file system for writing, or name another folder.",
+            FaultKind::Conflict => "Let no other program write to the dataset meanwhile.",
+            FaultKind::Missing => {
+                "Restore the files of the table from a copy, or move its folder away: it is then made anew."
+            }
+            FaultKind::Corrupt => {
+                "Restore the table from a copy, or move its folder away and write it anew from the source."
+            }
+            FaultKind::TableName => "Name the table with ASCII letters, digits, `_`, `-` and `.` only.",
+            FaultKind::Unsupported => {
+                "Use a file system that can rename atomically, or the object store's own URI instead of a mount of it. A URI of an object store needs the feature aws, azure or gcs."
+            }
+            FaultKind::Storage
+            | FaultKind::Timeout
+            | FaultKind::InDoubt
+            | FaultKind::Refused
+            | FaultKind::Internal => return None,
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            FaultKind::DiskFull => "the disk is full",
+            FaultKind::Denied => "this user may not",
+            FaultKind::ReadOnly => "the file system is read-only",
+            FaultKind::Storage => "the disk or the object store failed",
+            FaultKind::Timeout => "it took too long",
+            FaultKind::Conflict => "another program has changed the table at the same time",
+            FaultKind::InDoubt => "whether the commit took effect is not known",
+            FaultKind::Missing => "a file or version of the table is not there",
+            FaultKind::TableName => "the table's name cannot be used",
+            FaultKind::Corrupt => "a file of the table is damaged",
+            FaultKind::Unsupported => "this is not supported here",
+            FaultKind::Refused => "LanceDB refuses what it was asked",
+            FaultKind::Internal => "LanceDB failed",
+        })?;
+        if let Some(system) = &self.system {
+            write!(f, ": {system}")?;
+        }
+        self.place.as_ref().map_or(Ok(()), |place| write!(f, " [{place}]"))
+    }
+}
+
+/// An error, what caused it, and so on.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+fn of_system(kind: ErrorKind) -> Option<FaultKind> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Some(FaultKind::DiskFull)
+        }
+        ErrorKind::PermissionDenied => Some(FaultKind::Denied),
+        ErrorKind::ReadOnlyFilesystem => Some(FaultKind::ReadOnly),
+        ErrorKind::TimedOut => Some(FaultKind::Timeout),
+        _ => None,
+    }
+}
+
+/// What an error of the engine says by its kind. `None` for those that only wrap another.
+fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
+    if let Some(error) = error.downcast_ref::<lancedb::Error>() {
+        use lancedb::Error;
+        return match error {
+            Error::InvalidTableName { .. } => Some(FaultKind::TableName),
+            Error::TableCorrupted { .. } => Some(FaultKind::Corrupt),
+            Error::TableNotFound { .. } | Error::DatabaseNotFound { .. } => Some(FaultKind::Missing),
+            Error::CreateDir { .. } => Some(FaultKind::Storage),
+            Error::Timeout { .. } => Some(FaultKind::Timeout),
+            Error::NotSupported { .. } => Some(FaultKind::Unsupported),
+            Error::InvalidInput { .. } | Error::Schema { .. } | Error::Arrow { .. } => {
+                Some(FaultKind::Refused)
+            }
+            Error::ObjectStore { .. } => Some(FaultKind::Storage),
+            _ => None,
+        };
+    }
+    let error = match error.downcast_ref::<Lance>() {
+        Some(Lance::Shared { source }) => source,
+        Some(error) => error,
+        None => return None,
+    };
+    match error {
+        Lance::CommitConflict { .. }
+        | Lance::RetryableCommitConflict { .. }
+        | Lance::IncompatibleTransaction { .. }
+        | Lance::TooMuchWriteContention { .. } => Some(FaultKind::Conflict),
+        Lance::Timeout { .. } => Some(FaultKind::Timeout),
+        Lance::DatasetNotFound { .. } | Lance::NotFound { .. } | Lance::VersionNotFound { .. } => {
+            Some(FaultKind::Missing)
+        }
+        Lance::CorruptFile { .. } => Some(FaultKind::Corrupt),
+        Lance::NotSupported { .. } | Lance::VersionConflict { .. } => Some(FaultKind::Unsupported),
+        Lance::DiskCapExceeded { .. } => Some(FaultKind::DiskFull),
+        Lance::IO { .. } => Some(FaultKind::Storage),
+        Lance::InvalidInput { .. } | Lance::Schema { .. } | Lance::SchemaMismatch { .. } => {
+            Some(FaultKind::Refused)
+        }
+        _ => None,
+    }
+}
+
+/// The number in "(os error 28)".
+fn os_code(text: &str) -> Option<i32> {
+    let (_, rest) = text.rsplit_once("(os error ")?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
+/// The last "name.rs:12:34" of a text, without the folders before it.
+fn place(text: &str) -> Option<String> {
+    let word = text.rsplit([' ', '/', '\\']).find(|word| word.contains(".rs:"))?;
+    let end = word.find(|c: char| !(c.is_ascii_alphanumeric() || "._:-".contains(c))).unwrap_or(word.len());
+    let place = &word[..end];
+    let (name, line) = place.split_once(".rs:")?;
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let number = line.split(':').all(|part| part.chars().all(|c| c.is_ascii_digit()));
+    (plain && number).then(|| place.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn external(code: i32) -> lancedb::Error {
+        let inner = Lance::io_source(Box::new(std::io::Error::from_raw_os_error(code)));
+        lancedb::Error::Lance { source: inner }
+    }
+
+    #[test]
+    fn a_full_disk_a_missing_right_and_a_read_only_mount_are_told_apart() {
+        for (code, kind, class) in [
+            (28, FaultKind::DiskFull, Class::Transient),
+            (122, FaultKind::DiskFull, Class::Transient),
+            (13, FaultKind::Denied, Class::Configuration),
+            (30, FaultKind::ReadOnly, Class::Configuration),
+            (5, FaultKind::Storage, Class::Transient),
+        ] {
+            let fault = Fault::of(&external(code));
+            assert_eq!((fault.kind, fault.class()), (kind, class), "{fault}");
+            assert!(fault.to_string().contains(&format!("(os error {code})")), "{fault}");
+        }
+    }
+
+    #[test]
+    fn the_system_s_answer_is_found_where_only_its_text_is_left() {
+        let text = "LanceError(IO): Generic LocalFileSystem error: No space left on device (os error 28), /a/b/io.rs:7:9";
+        let fault = Fault::of(&lancedb::Error::Runtime { message: text.to_owned() });
+        assert_eq!(fault.kind, FaultKind::DiskFull);
+        assert!(fault.to_string().ends_with("(os error 28) [io.rs:7:9]"), "{fault}");
+    }
+
+    #[test]
+    fn no_word_of_the_engine_s_text_is_passed_on() {
+        let text = "cannot evaluate id = 'secret.rs:key' near 'hidden'";
+        let fault = Fault::of(&lancedb::Error::Runtime { message: text.to_owned() });
+        assert_eq!(fault.to_string(), "LanceDB failed");
+        assert_eq!(fault.class(), Class::Fatal);
+    }
+}

@@ -1,0 +1,113 @@
+//! An open table. Whatever fails or is cut off leaves it to be opened again.
+
+use std::sync::Arc;
+
+use lancedb::{Table, arrow::arrow_schema::SchemaRef};
+
+use crate::{contract, dataset::Place, error::Error};
+
+#[derive(Debug)]
+pub(crate) struct Handle {
+    place: Arc<Place>,
+    name: Arc<str>,
+    table: Option<Table>,
+}
+
+impl Handle {
+    /// Opens a table that has this schema, and makes it if it is missing.
+    pub(crate) async fn open_or_create(
+        place: &Arc<Place>,
+        name: &str,
+        schema: &SchemaRef,
+    ) -> Result<(Self, SchemaRef), Error> {
+        let failed = |error: lancedb::Error| Error::engine(format!("open the LanceDB table {name}"), &error);
+        let connection = place.connect().await.map_err(failed)?;
+        let table = match connection.open_table(name).execute().await {
+            Ok(table) => table,
+            Err(lancedb::Error::TableNotFound { .. }) => {
+                let make = connection.create_empty_table(name, Arc::clone(schema)).execute();
+                make.await.map_err(|error| Error::engine(format!("make the LanceDB table {name}"), &error))?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        Self::checked(place, name, table, schema).await
+    }
+
+    /// Opens a table that has this schema. `None` if there is none of this name.
+    pub(crate) async fn open(
+        place: &Arc<Place>,
+        name: &str,
+        schema: Option<&SchemaRef>,
+    ) -> Result<Option<(Self, SchemaRef)>, Error> {
+        // Connecting would make the folder.
+        if place.folder_of(name).is_some_and(|folder| !folder.exists()) {
+            return Ok(None);
+        }
+        let opened = async { place.connect().await?.open_table(name).execute().await };
+        match opened.await {
+            Ok(table) => {
+                let found = table.schema().await.map_err(|error| reading(name, &error))?;
+                Self::checked(place, name, table, schema.unwrap_or(&found)).await.map(Some)
+            }
+            Err(lancedb::Error::TableNotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::engine(format!("open the LanceDB table {name}"), &error)),
+        }
+    }
+
+    async fn checked(
+        place: &Arc<Place>,
+        name: &str,
+        table: Table,
+        schema: &SchemaRef,
+    ) -> Result<(Self, SchemaRef), Error> {
+        let found = table.schema().await.map_err(|error| reading(name, &error))?;
+        contract::check(name, schema, &found)?;
+        Ok((Self { place: Arc::clone(place), name: name.into(), table: Some(table) }, found))
+    }
+
+    /// The table, to be given back with [`give`](Self::give) if all went well. If not, the next one to take it opens it
+    /// again, and so knows what has been committed.
+    pub(crate) async fn take(&mut self) -> Result<Table, Error> {
+        if let Some(table) = self.table.take() {
+            return Ok(table);
+        }
+        let opened = async { self.place.connect().await?.open_table(&*self.name).execute().await };
+        opened.await.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
+    }
+
+    pub(crate) fn give(&mut self, table: Table) {
+        self.table = Some(table);
+    }
+
+    /// Lets the memory of the open table go.
+    pub(crate) fn close(&mut self) {
+        self.table = None;
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    pub(crate) fn reading(&self) -> impl Fn(lancedb::Error) -> Error + use<> {
+        let name = Arc::clone(&self.name);
+        move |error| reading(&name, &error)
+    }
+
+    pub(crate) fn writing(&self) -> impl Fn(lancedb::Error) -> Error + use<> {
+        let name = Arc::clone(&self.name);
+        move |error| Error::engine(format!("write to the LanceDB table {name}"), &error)
+    }
+
+    pub(crate) fn tidying(&self) -> impl Fn(lancedb::Error) -> Error + use<> {
+        let name = Arc::clone(&self.name);
+        move |error| Error::engine(format!("tidy the LanceDB table {name}"), &error)
+    }
+}
+
+fn reading(name: &str, error: &lancedb::Error) -> Error {
+    Error::engine(format!("read from the LanceDB table {name}"), error)
+}

@@ -1,0 +1,242 @@
+//! A table of embeddings, written by this process alone.
+
+use std::{collections::HashMap, sync::Arc};
+
+use lancedb::{
+    Table,
+    arrow::{
+        arrow_array::{RecordBatch, RecordBatchIterator},
+        arrow_schema::SchemaRef,
+    },
+};
+
+use crate::{
+    contract,
+    dataset::LockedDataset,
+    encode::encode,
+    error::Error,
+    handle::Handle,
+    index::IndexSpec,
+    lock::Lock,
+    overwrite::Overwrite,
+    row::{Deletion, VectorRow},
+    stats::{self, TableStats},
+    stored::{Stored, with_keys},
+    upkeep::{Schedule, Tidied, Upkeep},
+};
+
+/// A table as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    /// Its name: ASCII letters, digits, `_`, `-` and `.`.
+    pub name: String,
+    /// The dimension of its embeddings, at least 1.
+    pub dimensions: u16,
+    /// Its vector index, to be built once it has enough rows.
+    pub index: Option<IndexSpec>,
+    /// How it is kept small.
+    pub upkeep: Upkeep,
+}
+
+/// A table of embeddings with one row a key, written by this process alone.
+///
+/// Columns: `id` string, the key; `text` string; `embedding` fixed-size list of float32; `timestamp` timestamp[ns], in UTC and
+/// without a time zone, as Python's `datetime64[ns]` is; `source` string; `metadata` string, JSON.
+///
+/// Every call commits once or not at all. After an error, or when a future is dropped, what it was to write is there or not as a
+/// whole; writing the same again is harmless and settles it.
+#[derive(Debug)]
+pub struct VectorTable {
+    handle: Handle,
+    schema: SchemaRef,
+    spec: TableSpec,
+    schedule: Schedule,
+    _lock: Option<Arc<Lock>>,
+}
+
+/// What an upsert did. The sum is the number of rows given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upserted {
+    /// Rows inserted or updated.
+    pub changed: u64,
+    /// Rows that were there already, equal bit by bit. If all were, nothing is committed.
+    pub unchanged: u64,
+    /// Rows left alone because [`Overwrite`] forbids to replace the one that is there.
+    pub stale: u64,
+}
+
+/// What a delete did. Keys that were not there count nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Rows that are gone.
+    pub deleted: u64,
+    /// Rows left alone because [`Overwrite`] forbids to delete them.
+    pub stale: u64,
+}
+
+impl VectorTable {
+    /// Opens the table, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Mismatches`] for a table of another shape. Extra columns are a mismatch.
+    pub async fn open(dataset: &LockedDataset, spec: TableSpec) -> Result<Self, Error> {
+        let schema = contract::vectors(spec.dimensions);
+        let (mut handle, schema) = Handle::open_or_create(dataset.place(), &spec.name, &schema).await?;
+        let schedule = Schedule::open(spec.upkeep, &mut handle).await?;
+        Ok(Self { handle, schema, schedule, spec, _lock: dataset.lock() })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The dimension of its embeddings.
+    pub fn dimensions(&self) -> u16 {
+        self.spec.dimensions
+    }
+
+    /// Inserts the rows, or replaces those whose key is there and that differ. All or nothing.
+    ///
+    /// # Errors
+    /// [`Error::SameKey`] for two rows of one key, [`Error::Row`] for the first row that cannot be stored; both before anything
+    /// is written. [`Error::Mismatches`] if the table holds one of the keys twice, which somebody else must have done.
+    pub async fn upsert(&mut self, rows: &[VectorRow<'_>], overwrite: Overwrite) -> Result<Upserted, Error> {
+        self.judge(rows)?;
+        if rows.is_empty() {
+            return Ok(Upserted::default());
+        }
+        let table = self.handle.take().await?;
+        let stored = self.stored(&table, rows.iter().map(|row| row.id)).await?;
+        let mut done = Upserted::default();
+        let mut wanted = Vec::with_capacity(rows.len());
+        for row in rows {
+            match stored.find(row.id) {
+                Some(found) if found.equals(row) => done.unchanged += 1,
+                Some(found) if !overwrite.replaces(row.timestamp, found.timestamp()) => done.stale += 1,
+                _ => wanted.push(row),
+            }
+        }
+        done.changed = wanted.len() as u64;
+        if !wanted.is_empty() {
+            let failed = self.handle.writing();
+            let batch = encode(&self.schema, &wanted).map_err(|error| failed(error.into()))?;
+            drop(stored);
+            Box::pin(merge(&table, "id", batch, true)).await.map_err(failed)?;
+            self.schedule.committed();
+        }
+        self.handle.give(table);
+        Ok(done)
+    }
+
+    /// Deletes by key. Keys that are not there are no error.
+    ///
+    /// # Errors
+    /// [`Error::SameKey`] for two deletions of one key, before anything is written.
+    pub async fn delete(&mut self, keys: &[Deletion<'_>], overwrite: Overwrite) -> Result<Deleted, Error> {
+        self.unique(keys.iter().map(|key| key.id))?;
+        if keys.is_empty() {
+            return Ok(Deleted::default());
+        }
+        let table = self.handle.take().await?;
+        let stored = self.stored(&table, keys.iter().map(|key| key.id)).await?;
+        let mut done = Deleted::default();
+        let mut wanted = Vec::new();
+        for key in keys {
+            match stored.find(key.id) {
+                Some(found) if overwrite.deletes(key.timestamp, found.timestamp()) => wanted.push(key.id),
+                Some(_) => done.stale += 1,
+                None => {}
+            }
+        }
+        done.deleted = wanted.len() as u64;
+        if !wanted.is_empty() {
+            let filter = with_keys("id", wanted.into_iter());
+            Box::pin(table.delete(&filter)).await.map_err(self.handle.writing())?;
+            self.schedule.committed();
+        }
+        self.handle.give(table);
+        Ok(done)
+    }
+
+    /// Does the upkeep if it is due: compaction, old versions, the indexes; and builds the vector index if there are enough rows
+    /// by now. To be called after writes, by the same task. `None` if it was not due.
+    ///
+    /// If it fails it is due again; nothing that was written is lost by it.
+    pub async fn upkeep(&mut self) -> Result<Option<Tidied>, Error> {
+        if self.schedule.is_due() { self.tidy().await.map(Some) } else { Ok(None) }
+    }
+
+    /// The same now, due or not.
+    pub async fn tidy(&mut self) -> Result<Tidied, Error> {
+        if let Some(index) = self.spec.index {
+            index.ensure(&mut self.handle).await?;
+        }
+        self.schedule.tidy(&mut self.handle, "id").await
+    }
+
+    /// Its size and the state of its indexes. Reads every manifest that is kept, and looks at every file.
+    pub async fn stats(&mut self) -> Result<TableStats, Error> {
+        let table = self.handle.take().await?;
+        let stats = stats::read(&table, &self.handle, "id").await?;
+        self.handle.give(table);
+        Ok(stats)
+    }
+
+    async fn stored(&self, table: &Table, keys: impl Iterator<Item = &str>) -> Result<Stored, Error> {
+        if table.count_rows(None).await.map_err(self.handle.reading())? == 0 {
+            return Ok(Stored::nothing());
+        }
+        Stored::read(table, &self.handle, keys).await
+    }
+
+    /// Finds what would fail, or be stored wrongly, before anything is written.
+    fn judge(&self, rows: &[VectorRow<'_>]) -> Result<(), Error> {
+        for (index, row) in rows.iter().enumerate() {
+            let problem = if row.embedding.len() != usize::from(self.spec.dimensions) {
+                "its embedding does not have the table's dimension"
+            } else if !row.embedding.iter().all(|number| number.is_finite()) {
+                "its embedding holds a number that is not finite"
+            } else if row.timestamp.is_some_and(|micros| !VectorRow::TIMESTAMPS.contains(&micros)) {
+                "its timestamp is not within 1677-09-21 and 2262-04-11, which is what timestamp[ns] holds"
+            } else {
+                continue;
+            };
+            return Err(Error::Row { table: self.spec.name.clone(), index, problem });
+        }
+        self.unique(rows.iter().map(|row| row.id))
+    }
+
+    fn unique<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        unique(&self.spec.name, keys)
+    }
+}
+
+/// Refuses two equal keys. Of two new rows with one key LanceDB would insert both.
+pub(crate) fn unique<'a>(table: &str, keys: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let mut seen = HashMap::new();
+    for (second, key) in keys.enumerate() {
+        if let Some(first) = seen.insert(key, second) {
+            return Err(Error::SameKey { table: table.to_owned(), first, second });
+        }
+    }
+    Ok(())
+}
+
+/// Inserts rows; those whose key is there are replaced or left alone.
+pub(crate) async fn merge(
+    table: &Table,
+    key: &str,
+    batch: RecordBatch,
+    replace: bool,
+) -> lancedb::Result<u64> {
+    let schema = batch.schema();
+    let mut merge = table.merge_insert(&[key]);
+    merge.when_not_matched_insert_all();
+    if replace {
+        merge.when_matched_update_all(None);
+    }
+    let reader = RecordBatchIterator::new([Ok(batch)], schema);
+    let done = merge.execute(Box::new(reader)).await?;
+    Ok(done.num_inserted_rows + done.num_updated_rows)
+}

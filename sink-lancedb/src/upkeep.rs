@@ -1,0 +1,181 @@
+//! Keeping a table small: compaction, old versions, indexes. Done by the one who writes, between two writes.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, SystemTime},
+};
+
+use lancedb::{
+    Table,
+    index::{Index, IndexConfig, scalar::BTreeIndexBuilder},
+    table::{CompactionOptions, OptimizeAction, OptimizeOptions},
+};
+
+use crate::{error::Error, handle::Handle};
+
+/// From so many rows on a table has an index on its key. Below, reading the whole column is as fast.
+const KEY_INDEX_ROWS: usize = 10_000;
+
+/// So many pieces an index may be in before they are joined.
+const INDEX_PIECES: u32 = 8;
+
+/// When and how far a table is kept small.
+///
+/// After each upkeep these bounds hold, where `rows` is what the table holds and `written` what was written since an
+/// unfinished write was last cleaned up:
+///
+/// - at most `2 × rows / rows_per_fragment + 1` fragments, none with more than a tenth of its rows deleted;
+/// - at most `keep_versions + 6` versions;
+/// - on disk only what these versions refer to, and what processes that were killed have left behind in the last seven
+///   days: LanceDB cannot tell such files from those of a write in progress, and here nothing is deleted on a guess.
+///
+/// Between two upkeeps each write adds at most two versions, and to each at most one fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upkeep {
+    /// After so many commits it is due.
+    pub every: NonZeroU32,
+    /// For so long an old version is kept for those who read it, unless there are too many.
+    pub keep_for: Duration,
+    /// So many versions are kept at most.
+    pub keep_versions: NonZeroU32,
+    /// Neighbouring fragments with fewer rows than this are joined. More means fewer files, and more written again.
+    pub rows_per_fragment: NonZeroU32,
+    /// After so many upkeeps the table is opened anew, which gives the memory of its caches back.
+    pub reopen_every: NonZeroU32,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).expect("it is not 0");
+        Self {
+            every: number(20),
+            keep_for: Duration::from_secs(600),
+            keep_versions: number(50),
+            rows_per_fragment: number(100_000),
+            reopen_every: number(10),
+        }
+    }
+}
+
+/// What an upkeep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tidied {
+    /// Fragments that were joined or cleaned of deleted rows.
+    pub fragments_removed: u64,
+    /// What came in their place.
+    pub fragments_added: u64,
+    /// Old versions removed.
+    pub versions_removed: u64,
+    /// Bytes freed on disk.
+    pub bytes_freed: u64,
+}
+
+/// Counts commits, and says when upkeep is due.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) upkeep: Upkeep,
+    commits: u32,
+    tidied: u32,
+}
+
+impl Schedule {
+    /// Of a table just opened. All its versions count, so that a process that is restarted again and again keeps it small too.
+    pub(crate) async fn open(upkeep: Upkeep, handle: &mut Handle) -> Result<Self, Error> {
+        let table = handle.take().await?;
+        let versions = table.list_versions().await.map_err(handle.reading())?.len();
+        handle.give(table);
+        let commits = if versions > upkeep.keep_versions.get() as usize { u32::MAX } else { 0 };
+        Ok(Self { upkeep, commits, tidied: 0 })
+    }
+
+    pub(crate) fn committed(&mut self) {
+        self.commits = self.commits.saturating_add(1);
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.commits >= self.upkeep.every.get()
+    }
+
+    /// Compacts, refreshes the indexes, and lets go of old versions.
+    pub(crate) async fn tidy(&mut self, handle: &mut Handle, key: &str) -> Result<Tidied, Error> {
+        let failed = handle.tidying();
+        let table = handle.take().await?;
+        let mut tidied = Tidied::default();
+        let options = CompactionOptions {
+            target_rows_per_fragment: self.upkeep.rows_per_fragment.get() as usize,
+            ..CompactionOptions::default()
+        };
+        let compact = OptimizeAction::Compact { options, remap_options: None };
+        let done = Box::pin(table.optimize(compact)).await.map_err(&failed)?;
+        if let Some(compaction) = done.compaction {
+            tidied.fragments_removed = compaction.fragments_removed as u64;
+            tidied.fragments_added = compaction.fragments_added as u64;
+        }
+        index_key(&table, key).await.map_err(&failed)?;
+        refresh_indexes(&table).await.map_err(&failed)?;
+        let prune = OptimizeAction::Prune {
+            older_than: Some(self.limit(&table).await.map_err(&failed)?),
+            // Somebody else may be writing after all.
+            delete_unverified: Some(false),
+            error_if_tagged_old_versions: Some(false),
+        };
+        let done = Box::pin(table.optimize(prune)).await.map_err(&failed)?;
+        if let Some(prune) = done.prune {
+            tidied.versions_removed = prune.old_versions;
+            tidied.bytes_freed = prune.bytes_removed;
+        }
+        handle.give(table);
+        self.commits = 0;
+        self.tidied += 1;
+        if self.tidied.is_multiple_of(self.upkeep.reopen_every.get()) {
+            handle.close();
+        }
+        Ok(tidied)
+    }
+
+    /// The age from which on versions are removed.
+    async fn limit(&self, table: &Table) -> lancedb::Result<lancedb::table::Duration> {
+        let mut times: Vec<i64> =
+            table.list_versions().await?.iter().map(|version| version.timestamp.timestamp_micros()).collect();
+        times.sort_unstable_by(|one, other| other.cmp(one));
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
+        let mut limit = i64::try_from(self.upkeep.keep_for.as_micros()).unwrap_or(i64::MAX);
+        if let Some(oldest_kept) = times.get(self.upkeep.keep_versions.get() as usize) {
+            limit = limit.min(now.saturating_sub(*oldest_kept).max(0));
+        }
+        Ok(lancedb::table::Duration::microseconds(limit))
+    }
+}
+
+/// Makes the index on the key once the table is not tiny.
+async fn index_key(table: &Table, key: &str) -> lancedb::Result<()> {
+    if table.count_rows(None).await? < KEY_INDEX_ROWS || index_on(table, key).await?.is_some() {
+        return Ok(());
+    }
+    Box::pin(table.create_index(&[key], Index::BTree(BTreeIndexBuilder::default())).execute()).await
+}
+
+/// The index on a column.
+pub(crate) async fn index_on(table: &Table, column: &str) -> lancedb::Result<Option<IndexConfig>> {
+    let indexes = table.list_indices().await?;
+    Ok(indexes.into_iter().find(|index| index.columns.iter().any(|name| name == column)))
+}
+
+/// Takes new rows into the indexes. A piece is added each time, and all are joined before they are many.
+async fn refresh_indexes(table: &Table) -> lancedb::Result<()> {
+    for index in table.list_indices().await? {
+        let pieces = index.num_segments.unwrap_or(0);
+        let options = if pieces >= INDEX_PIECES {
+            OptimizeOptions::merge(pieces as usize)
+        } else if index.num_unindexed_rows == Some(0) {
+            continue;
+        } else {
+            OptimizeOptions::default()
+        };
+        let refresh = OptimizeAction::Index(options.index_names(vec![index.name]));
+        Box::pin(table.optimize(refresh)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The vector index, and searching with and without it.
+
+use std::sync::Arc;
+
+use lancedb::arrow::{
+    arrow_array::{
+        ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray, TimestampNanosecondArray,
+    },
+    arrow_schema::{DataType, SchemaRef},
+};
+use sink_lancedb::{Error, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, VectorReader, VectorTable};
+
+use crate::support::{Owned, dataset, folder, rows, run, spec, tight};
+
+/// Rows in Arrow's form, as somebody else would write them.
+pub(crate) fn batch(schema: &SchemaRef, rows: &[Owned]) -> RecordBatch {
+    let text =
+        |of: fn(&Owned) -> Option<&str>| Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef;
+    let numbers = rows.iter().flat_map(|row| row.0.embedding.clone()).collect::<Vec<f32>>();
+    let DataType::FixedSizeList(item, length) = schema.field(2).data_type().clone() else {
+        panic!("no list")
+    };
+    let vectors = FixedSizeListArray::new(item, length, Arc::new(Float32Array::from(numbers)), None);
+    let times = rows.iter().map(|row| row.0.timestamp.map(|micros| micros * 1_000));
+    let columns: Vec<ArrayRef> = vec![
+        text(|row| Some(&row.0.id)),
+        text(|row| row.0.text.as_deref()),
+        Arc::new(vectors),
+        Arc::new(times.collect::<TimestampNanosecondArray>()),
+        text(|row| row.0.source.as_deref()),
+        text(|row| row.0.metadata.as_deref()),
+    ];
+    RecordBatch::try_new(Arc::clone(schema), columns).expect("the columns fit")
+}
+
+fn distance(one: &[f32], other: &[f32]) -> f32 {
+    one.iter().zip(other).map(|(one, other)| (one - other) * (one - other)).sum()
+}
+
+#[test]
+fn without_an_index_the_nearest_rows_are_exact_and_the_plan_says_so() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        let given: Vec<Owned> = (0..100).map(|number| Owned::new(format!("k{number}"), number)).collect();
+        table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+        let mut reader = VectorReader::open(&locked.reading(), "docs").await.expect("opened");
+        let wanted = &given[42].0.embedding;
+        let found = reader.nearest(wanted, 5, Metric::L2).await.expect("found");
+        assert!(!found.used_index);
+        let mut all: Vec<f32> = given.iter().map(|row| distance(&row.0.embedding, wanted)).collect();
+        all.sort_by(f32::total_cmp);
+        let distances: Vec<f32> = found.neighbours.iter().map(|neighbour| neighbour.distance).collect();
+        assert!(distances.iter().zip(&all).all(|(one, other)| (one - other).abs() < 1e-4), "{distances:?}");
+        assert_eq!(found.neighbours[0].row, given[42].0);
+        let error = reader.nearest(&[0.0], 5, Metric::L2).await.expect_err("one dimension");
+        assert!(matches!(error, Error::Row { .. }), "{error}");
+    });
+}
+
+#[test]
+fn each_kind_of_index_is_built_once_there_are_rows_refreshed_and_used() {
+    run(async {
+        for method in [IndexMethod::IvfHnswSq, IndexMethod::IvfPq, IndexMethod::IvfFlat] {
+            let folder = folder();
+            let locked = dataset(&folder).lock().expect("locked");
+            let index = Some(IndexSpec { method, metric: Metric::Cosine, min_rows: 500 });
+            let wanted = TableSpec { index, upkeep: tight(1, 5, 10_000), ..spec("docs") };
+            let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+            let given: Vec<Owned> =
+                (1..=600).map(|number| Owned::new(format!("k{number}"), number)).collect();
+            table.upsert(&rows(&given[..400]), Overwrite::Always).await.expect("written");
+            table.upkeep().await.expect("tidied").expect("it was due");
+            assert_eq!(table.stats().await.expect("read").vector_index, None, "too few rows");
+            table.upsert(&rows(&given[400..550]), Overwrite::Always).await.expect("written");
+            table.upkeep().await.expect("tidied").expect("it was due");
+            let found = table.stats().await.expect("read").vector_index.expect("it is built");
+            assert_eq!((found.rows_indexed, found.rows_unindexed), (550, 0), "{found:?}");
+            assert_eq!(found.metric, Some(Metric::Cosine));
+            table.upsert(&rows(&given[550..]), Overwrite::Always).await.expect("written");
+            let found = table.stats().await.expect("read").vector_index.expect("it is there");
+            assert_eq!(found.rows_unindexed, 50, "{found:?}");
+
+            let mut reader = VectorReader::open(&locked.reading(), "docs").await.expect("opened");
+            for refreshed in [false, true] {
+                if refreshed {
+                    table.upkeep().await.expect("tidied").expect("it was due");
+                    let found = table.stats().await.expect("read").vector_index.expect("it is there");
+                    assert_eq!(found.rows_unindexed, 0, "{found:?}");
+                }
+                // One from the index, one from what came later.
+                for place in [17, 580] {
+                    let near =
+                        reader.nearest(&given[place].0.embedding, 10, Metric::Cosine).await.expect("found");
+                    assert!(near.used_index, "{method:?}");
+                    assert_eq!(near.neighbours.len(), 10);
+                    let found = near.neighbours.iter().any(|neighbour| neighbour.row == given[place].0);
+                    assert!(found, "{method:?} {refreshed} {place}");
+                }
+            }
+            let other = reader.nearest(&given[17].0.embedding, 1, Metric::L2).await.expect("found");
+            assert_eq!(other.neighbours[0].row, given[17].0);
+            assert!(!other.used_index, "it is made for another metric");
+        }
+    });
+}

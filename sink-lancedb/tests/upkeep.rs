@@ -1,0 +1,77 @@
+//! Hundreds of commits within the stated bounds.
+
+use sink_lancedb::{Deletion, Overwrite, TableSpec, VectorTable};
+
+use crate::support::{Model, Owned, Random, contents, dataset, folder, rows, run, spec, tight};
+
+#[test]
+fn after_hundreds_of_commits_versions_files_and_disk_are_within_their_bounds() {
+    const EVERY: u64 = 20;
+    const KEEP: u64 = 10;
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let wanted = TableSpec { upkeep: tight(EVERY as u32, KEEP as u32, 2_000), ..spec("docs") };
+        let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+        let mut random = Random(7);
+        let mut model = Model::new();
+        let mut peak = (0, 0, 0);
+        for commit in 0..320_u64 {
+            // Keys come again, so that fragments fill with deleted rows.
+            let mut given = std::collections::BTreeMap::new();
+            for _ in 0..50 {
+                let key = format!("key {}", random.below(3_000));
+                given.insert(key.clone(), Owned::new(key, random.next() >> 20));
+            }
+            let given: Vec<Owned> = given.into_values().collect();
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+            model.extend(given.into_iter().map(|Owned(row)| (row.id.clone(), row)));
+            if commit % 10 == 0 {
+                let key = format!("key {}", random.below(3_000));
+                table
+                    .delete(&[Deletion { id: &key, timestamp: None }], Overwrite::Always)
+                    .await
+                    .expect("deleted");
+                model.remove(&key);
+            }
+            let tidied = table.upkeep().await.expect("tidied").is_some();
+            if tidied || commit % 50 == 49 {
+                let stats = table.stats().await.expect("read");
+                let disk = stats.on_disk.expect("a folder");
+                peak = (peak.0.max(stats.versions), peak.1.max(disk.files), peak.2.max(disk.bytes));
+                assert_eq!(stats.rows, model.len() as u64);
+                let since = if tidied { 0 } else { EVERY };
+                assert!(stats.versions <= KEEP + 6 + 2 * since, "{stats:?}");
+                assert!(stats.fragments <= 2 * stats.rows / 2_000 + 1 + since, "{stats:?}");
+                // What is kept of each version: a manifest, its transaction, a deletion file for each fragment, its rows.
+                assert!(disk.files <= 8 * (KEEP + 6 + 2 * since) + 40, "{stats:?}");
+                assert!(disk.bytes <= 8 * (stats.bytes + 200_000), "{stats:?}");
+            }
+        }
+        println!("at most {} versions, {} files, {} bytes", peak.0, peak.1, peak.2);
+        assert_eq!(contents(&locked.reading(), "docs").await, model);
+    });
+}
+
+#[test]
+fn a_key_index_is_made_once_the_table_is_not_tiny_and_upserts_go_on() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let wanted = TableSpec { upkeep: tight(1, 3, 100_000), ..spec("docs") };
+        let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+        let mut model = Model::new();
+        for round in 0..5_u64 {
+            let given: Vec<Owned> = (0..4_000)
+                .map(|key| Owned::new(format!("k{}", round * 2_500 + key), round * 10_000 + key))
+                .collect();
+            let there = given.iter().filter(|row| model.contains_key(&row.0.id)).count();
+            assert_eq!(there, if round == 0 { 0 } else { 1_500 });
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+            model.extend(given.into_iter().map(|Owned(row)| (row.id.clone(), row)));
+            table.upkeep().await.expect("tidied").expect("it was due");
+            assert_eq!(table.stats().await.expect("read").key_index, model.len() >= 10_000);
+            assert_eq!(contents(&locked.reading(), "docs").await, model);
+        }
+    });
+}
