@@ -21,11 +21,10 @@ const INDEX_PIECES: u32 = 8;
 
 /// When and how far a table is kept small.
 ///
-/// After each upkeep these bounds hold, where `rows` is what the table holds and `written` what was written since an
-/// unfinished write was last cleaned up:
+/// After each upkeep these bounds hold, where `rows` is what the table holds:
 ///
 /// - at most `2 × rows / rows_per_fragment + 1` fragments, none with more than a tenth of its rows deleted;
-/// - at most `keep_versions + 6` versions;
+/// - at most `keep_versions + 1` versions;
 /// - on disk only what these versions refer to, and what processes that were killed have left behind in the last seven
 ///   days: LanceDB cannot tell such files from those of a write in progress, and here nothing is deleted on a guess.
 ///

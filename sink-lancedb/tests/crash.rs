@@ -102,7 +102,7 @@ fn a_writer_killed_at_any_moment_leaves_a_table_that_equals_the_log_with_unique_
             .stdout(Stdio::piped())
             .spawn()
             .expect("the child starts");
-        let (lines, heard) = mpsc::channel();
+        let (lines, heard) = mpsc::sync_channel(1_000);
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let listener = std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {

@@ -52,7 +52,7 @@ fn two_writers_that_do_not_know_the_lock_do_not_insert_a_key_twice_either() {
             let connection = lancedb::connect(uri).execute().await.expect("connected");
             let other = connection.open_table("docs").execute().await.expect("opened");
             let schema = other.schema().await.expect("read");
-            let batch = crate::search::batch(&schema, &[Owned::new("same", number)]);
+            let batch = crate::arrow::batch(&schema, &[Owned::new("same", number)]);
             let mut merge = other.merge_insert(&["id"]);
             merge.when_matched_update_all(None).when_not_matched_insert_all();
             let reader = lancedb::arrow::arrow_array::RecordBatchIterator::new([Ok(batch)], schema);

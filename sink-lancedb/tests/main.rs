@@ -1,6 +1,8 @@
 //! Real tables in folders of their own.
 
+mod arrow;
 mod crash;
+mod disk;
 mod keyed;
 mod lock;
 mod schema;

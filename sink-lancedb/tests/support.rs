@@ -57,11 +57,11 @@ impl Owned {
         let mut random = Random(number);
         Self(StoredRow {
             id: id.into(),
-            text: (number % 5 != 0).then(|| format!("text {number} ünï \u{1F980}")),
+            text: (!number.is_multiple_of(5)).then(|| format!("text {number} ünï \u{1F980}")),
             embedding: (0..dimensions).map(|_| (random.next() % 2_000) as f32 / 1_000.0 - 1.0).collect(),
-            timestamp: (number % 7 != 0).then_some(1_700_000_000_000_000 + number as i64),
-            source: (number % 3 != 0).then(|| "source".to_owned()),
-            metadata: (number % 2 != 0).then(|| format!("{{\"n\": {number}}}")),
+            timestamp: (!number.is_multiple_of(7)).then_some(1_700_000_000_000_000 + number as i64),
+            source: (!number.is_multiple_of(3)).then(|| "source".to_owned()),
+            metadata: (!number.is_multiple_of(2)).then(|| format!("{{\"n\": {number}}}")),
         })
     }
 

@@ -41,11 +41,11 @@ fn after_hundreds_of_commits_versions_files_and_disk_are_within_their_bounds() {
                 peak = (peak.0.max(stats.versions), peak.1.max(disk.files), peak.2.max(disk.bytes));
                 assert_eq!(stats.rows, model.len() as u64);
                 let since = if tidied { 0 } else { EVERY };
-                assert!(stats.versions <= KEEP + 6 + 2 * since, "{stats:?}");
+                assert!(stats.versions <= KEEP + 1 + 2 * since, "{stats:?}");
                 assert!(stats.fragments <= 2 * stats.rows / 2_000 + 1 + since, "{stats:?}");
                 // What is kept of each version: a manifest, its transaction, a deletion file for each fragment, its rows.
-                assert!(disk.files <= 8 * (KEEP + 6 + 2 * since) + 40, "{stats:?}");
-                assert!(disk.bytes <= 8 * (stats.bytes + 200_000), "{stats:?}");
+                assert!(disk.files <= 6 * (KEEP + 2 * since) + 20, "{stats:?}");
+                assert!(disk.bytes <= 4 * stats.bytes + 1_000_000, "{stats:?}");
             }
         }
         println!("at most {} versions, {} files, {} bytes", peak.0, peak.1, peak.2);
