@@ -6,7 +6,7 @@ MINUTES ?= 30
 export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down build demo test test-fluvio fuzz chaos soak bench check clean-servers
+.PHONY: help setup up down build demo test test-fluvio test-lancedb fuzz chaos soak bench check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,16 @@ test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which 
 			|| { echo "$$name is missing: Fluvio's installer brings it (https://www.fluvio.io/docs/fluvio/quickstart)."; missing=1; }; \
 	done; exit $$missing
 	cargo test --release --test fluvio -- --test-threads 1
+
+# The lints run as cargo clippy runs them, but on what the tests are built from: checking alone would compile the crates of
+# LanceDB a second time.
+test-lancedb: ## lints and tests of sink-lancedb, with protoc from a wheel if there is none
+	@command -v clippy-driver >/dev/null || rustup which clippy-driver >/dev/null 2>&1 \
+		|| { echo "clippy is missing: rustup component add clippy."; exit 1; }
+	PROTOC="$$(dev/servers protoc)"; export PROTOC; test -n "$$PROTOC" || exit 1; \
+	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" CLIPPY_ARGS=-Dwarnings \
+		cargo build -p sink-lancedb --features lancedb --all-targets && \
+	cargo test -p sink-lancedb --features lancedb
 
 EXECUTIONS ?= 10000000
 

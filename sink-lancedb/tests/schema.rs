@@ -5,9 +5,9 @@ use std::sync::Arc;
 use lancedb::arrow::arrow_schema::{DataType, Field, Schema};
 use sink_lancedb::{Class, Dataset, DatasetOptions, Error, VectorReader, VectorTable};
 
-use crate::support::{DIMENSIONS, Owned, contents, dataset, folder, rows, run, spec};
+use crate::support::{DIMENSIONS, Folder, Owned, contents, dataset, folder, rows, run, spec};
 
-async fn make_foreign(folder: &tempfile::TempDir, name: &str, fields: Vec<Field>) {
+async fn make_foreign(folder: &Folder, name: &str, fields: Vec<Field>) {
     let connection =
         lancedb::connect(folder.path().to_str().expect("text")).execute().await.expect("connected");
     let schema = Arc::new(Schema::new(fields));

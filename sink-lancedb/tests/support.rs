@@ -1,9 +1,17 @@
 //! Folders, rows, and the model that a table has to equal.
 
-use std::{collections::BTreeMap, future::Future, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    future::Future,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use sink_lancedb::{Dataset, DatasetOptions, StoredRow, TableSpec, Upkeep, VectorReader, VectorRow};
-use tempfile::TempDir;
 
 pub(crate) const DIMENSIONS: u16 = 8;
 
@@ -18,11 +26,30 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
-pub(crate) fn folder() -> TempDir {
-    TempDir::new().expect("a temporary folder is made")
+/// A folder that is deleted in the end.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
-pub(crate) fn dataset(folder: &TempDir) -> Dataset {
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+pub(crate) fn folder() -> Folder {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("sink-lancedb-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = env::temp_dir().join(name);
+    fs::create_dir(&path).expect("a temporary folder is made");
+    Folder(path)
+}
+
+pub(crate) fn dataset(folder: &Folder) -> Dataset {
     let uri = folder.path().to_str().expect("its name is text");
     Dataset::open(DatasetOptions::new(uri)).expect("it is a folder")
 }
