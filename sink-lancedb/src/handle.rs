@@ -1,26 +1,36 @@
 //! An open table. Whatever fails or is cut off leaves it to be opened again.
 
-use std::sync::Arc;
+use std::{future::Future, panic::resume_unwind, sync::Arc};
 
 use lancedb::{Table, arrow::arrow_schema::SchemaRef};
+use tokio::sync::Mutex;
 
-use crate::{contract, dataset::Place, error::Error};
+use crate::{
+    contract,
+    dataset::{LockedDataset, Place},
+    error::Error,
+    lock::Lock,
+};
 
 #[derive(Debug)]
 pub(crate) struct Handle {
     place: Arc<Place>,
     name: Arc<str>,
     table: Option<Table>,
+    /// Held by what writes, also where nobody waits for it any more.
+    writing: Arc<Mutex<()>>,
+    lock: Option<Arc<Lock>>,
 }
 
 impl Handle {
     /// Opens a table that has this schema, and makes it if it is missing.
     pub(crate) async fn open_or_create(
-        place: &Arc<Place>,
+        dataset: &LockedDataset,
         name: &str,
         schema: &SchemaRef,
     ) -> Result<(Self, SchemaRef), Error> {
         let failed = |error: lancedb::Error| Error::engine(format!("open the LanceDB table {name}"), &error);
+        let place = dataset.place();
         let connection = place.connect().await.map_err(failed)?;
         let table = match connection.open_table(name).execute().await {
             Ok(table) => table,
@@ -30,7 +40,9 @@ impl Handle {
             }
             Err(error) => return Err(failed(error)),
         };
-        Self::checked(place, name, table, schema).await
+        let (mut handle, found) = Self::checked(place, name, table, schema).await?;
+        handle.lock = dataset.lock();
+        Ok((handle, found))
     }
 
     /// Opens a table that has this schema. `None` if there is none of this name.
@@ -62,17 +74,52 @@ impl Handle {
     ) -> Result<(Self, SchemaRef), Error> {
         let found = table.schema().await.map_err(|error| reading(name, &error))?;
         contract::check(name, schema, &found)?;
-        Ok((Self { place: Arc::clone(place), name: name.into(), table: Some(table) }, found))
+        let handle = Self {
+            place: Arc::clone(place),
+            name: name.into(),
+            table: Some(table),
+            writing: Arc::default(),
+            lock: None,
+        };
+        Ok((handle, found))
     }
 
     /// The table, to be given back with [`give`](Self::give) if all went well. If not, the next one to take it opens it
     /// again, and so knows what has been committed.
+    ///
+    /// Waits for a write that was begun and left.
     pub(crate) async fn take(&mut self) -> Result<Table, Error> {
+        drop(self.writing.lock().await);
         if let Some(table) = self.table.take() {
             return Ok(table);
         }
         let opened = async { self.place.connect().await?.open_table(&*self.name).execute().await };
         opened.await.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
+    }
+
+    /// Writes, to the end even if the caller is dropped. A commit cannot be called back: if it came late, between the read and the
+    /// write of the one who tries again, a key could be appended twice. The lock of the dataset is held as long.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = lancedb::Result<T>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = Arc::clone(&self.writing).lock_owned().await;
+        let lock = self.lock.clone();
+        let task = tokio::spawn(async move {
+            let done = Box::pin(work).await;
+            drop((turn, lock));
+            done
+        });
+        let done = task.await.unwrap_or_else(|failed| match failed.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(lancedb::Error::Timeout { message: "the runtime stops".to_owned() }),
+        });
+        done.map_err(self.writing())
+    }
+
+    /// Whether the operating system keeps other writers away.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     pub(crate) fn give(&mut self, table: Table) {

@@ -19,7 +19,6 @@ use crate::{
     dataset::{Dataset, LockedDataset},
     error::Error,
     handle::Handle,
-    lock::Lock,
     stats::{self, TableStats},
     stored::with_keys,
     table::{merge, unique},
@@ -120,14 +119,13 @@ impl Kind {
 /// There is no transaction over two tables. What is kept here of a [`VectorTable`](crate::VectorTable) is therefore written
 /// after its rows: after a crash between the two the rows are written again, which their keys make harmless.
 ///
-/// Every call commits once or not at all. After an error, or when a future is dropped, what it was to write is there or not as a
-/// whole; writing the same again is harmless and settles it.
+/// Every call commits once or not at all. After an error what it was to write is there or not, as a whole; writing the same again is
+/// harmless and settles it. A commit that was begun goes on when the future is dropped, and the next call waits for it.
 #[derive(Debug)]
 pub struct KeyedTable {
     reader: KeyedReader,
     schema: SchemaRef,
     schedule: Schedule,
-    _lock: Option<Arc<Lock>>,
 }
 
 /// Such a table, to read from. Each call sees what has been committed by then.
@@ -143,10 +141,9 @@ impl KeyedTable {
     /// # Errors
     /// [`Error::Mismatches`] for a table of another shape.
     pub async fn open(dataset: &LockedDataset, spec: KeyedSpec) -> Result<Self, Error> {
-        let (mut handle, schema) =
-            Handle::open_or_create(dataset.place(), &spec.name, &spec.schema()).await?;
+        let (mut handle, schema) = Handle::open_or_create(dataset, &spec.name, &spec.schema()).await?;
         let schedule = Schedule::open(spec.upkeep, &mut handle).await?;
-        Ok(Self { reader: KeyedReader { handle, spec }, schema, schedule, _lock: dataset.lock() })
+        Ok(Self { reader: KeyedReader { handle, spec }, schema, schedule })
     }
 
     /// Writes rows; those whose key is there are replaced.
@@ -176,10 +173,9 @@ impl KeyedTable {
         if rows.is_empty() {
             return Ok(0);
         }
-        let failed = handle.writing();
-        let batch = encode(&self.schema, spec, rows).map_err(|error| failed(error.into()))?;
+        let batch = encode(&self.schema, spec, rows).map_err(|error| handle.writing()(error.into()))?;
         let table = handle.take().await?;
-        let written = Box::pin(merge(&table, KEY, batch, replace)).await.map_err(failed)?;
+        let written = handle.write(merge(table.clone(), KEY, batch, replace)).await?;
         handle.give(table);
         self.schedule.committed();
         Ok(written)
@@ -193,7 +189,8 @@ impl KeyedTable {
         let handle = &mut self.reader.handle;
         let table = handle.take().await?;
         let filter = with_keys(KEY, keys.iter().copied());
-        let done = Box::pin(table.delete(&filter)).await.map_err(handle.writing())?;
+        let target = table.clone();
+        let done = handle.write(async move { target.delete(&filter).await }).await?;
         handle.give(table);
         self.schedule.committed();
         Ok(done.num_deleted_rows)

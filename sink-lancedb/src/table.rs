@@ -1,6 +1,6 @@
 //! A table of embeddings, written by this process alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use lancedb::{
     Table,
@@ -17,7 +17,6 @@ use crate::{
     error::Error,
     handle::Handle,
     index::IndexSpec,
-    lock::Lock,
     overwrite::Overwrite,
     row::{Deletion, VectorRow},
     stats::{self, TableStats},
@@ -43,15 +42,14 @@ pub struct TableSpec {
 /// Columns: `id` string, the key; `text` string; `embedding` fixed-size list of float32; `timestamp` timestamp[ns], in UTC and
 /// without a time zone, as Python's `datetime64[ns]` is; `source` string; `metadata` string, JSON.
 ///
-/// Every call commits once or not at all. After an error, or when a future is dropped, what it was to write is there or not as a
-/// whole; writing the same again is harmless and settles it.
+/// Every call commits once or not at all. After an error what it was to write is there or not, as a whole; writing the same again is
+/// harmless and settles it. A commit that was begun goes on when the future is dropped, and the next call waits for it.
 #[derive(Debug)]
 pub struct VectorTable {
     handle: Handle,
     schema: SchemaRef,
     spec: TableSpec,
     schedule: Schedule,
-    lock: Option<Arc<Lock>>,
 }
 
 /// What an upsert did. The sum is the number of rows given.
@@ -81,9 +79,9 @@ impl VectorTable {
     /// [`Error::Mismatches`] for a table of another shape. Extra columns are a mismatch.
     pub async fn open(dataset: &LockedDataset, spec: TableSpec) -> Result<Self, Error> {
         let schema = contract::vectors(spec.dimensions);
-        let (mut handle, schema) = Handle::open_or_create(dataset.place(), &spec.name, &schema).await?;
+        let (mut handle, schema) = Handle::open_or_create(dataset, &spec.name, &schema).await?;
         let schedule = Schedule::open(spec.upkeep, &mut handle).await?;
-        Ok(Self { handle, schema, schedule, spec, lock: dataset.lock() })
+        Ok(Self { handle, schema, schedule, spec })
     }
 
     /// Its name.
@@ -132,11 +130,16 @@ impl VectorTable {
             drop(stored);
             // None of the keys is there, and nobody else may insert them meanwhile: an append is all it takes, and
             // measured three times as fast as a merge. Where no lock says so, the merge finds a conflict.
-            if replaces || self.lock.is_none() {
-                Box::pin(merge(&table, "id", batch, true)).await.map_err(failed)?;
-            } else {
-                Box::pin(table.add(batch).execute()).await.map_err(failed)?;
-            }
+            let merges = replaces || !self.handle.is_locked();
+            let target = table.clone();
+            let write = async move {
+                if merges {
+                    merge(target, "id", batch, true).await.map(drop)
+                } else {
+                    target.add(batch).execute().await.map(drop)
+                }
+            };
+            self.handle.write(write).await?;
             self.schedule.committed();
         }
         self.handle.give(table);
@@ -166,7 +169,8 @@ impl VectorTable {
         done.deleted = wanted.len() as u64;
         if !wanted.is_empty() {
             let filter = with_keys("id", wanted.into_iter());
-            Box::pin(table.delete(&filter)).await.map_err(self.handle.writing())?;
+            let target = table.clone();
+            self.handle.write(async move { target.delete(&filter).await }).await?;
             self.schedule.committed();
         }
         self.handle.give(table);
@@ -239,8 +243,8 @@ pub(crate) fn unique<'a>(table: &str, keys: impl Iterator<Item = &'a str>) -> Re
 
 /// Inserts rows; those whose key is there are replaced or left alone.
 pub(crate) async fn merge(
-    table: &Table,
-    key: &str,
+    table: Table,
+    key: &'static str,
     batch: RecordBatch,
     replace: bool,
 ) -> lancedb::Result<u64> {

@@ -5,7 +5,7 @@ use lancedb::query::ExecutableQuery;
 use proptest::prelude::*;
 use sink_lancedb::{Class, Deletion, Error, Overwrite, StoredRow, VectorRow, VectorTable};
 
-use crate::support::{DIMENSIONS, Model, Owned, contents, dataset, folder, rows, run, spec};
+use crate::support::{DIMENSIONS, Model, Owned, Random, contents, dataset, folder, rows, run, spec};
 
 #[test]
 fn rows_are_read_back_as_they_were_given() {
@@ -146,6 +146,30 @@ fn an_earlier_row_or_deletion_leaves_a_later_row_alone_if_told_so() {
         assert_eq!((done.deleted, done.stale), (2, 1));
         let left: Vec<String> = contents(&locked.reading(), "docs").await.into_keys().collect();
         assert_eq!(left, ["a", "c"]);
+    });
+}
+
+#[test]
+fn a_write_that_is_cut_off_at_any_moment_and_done_again_inserts_nothing_twice() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        let mut random = Random(3);
+        let mut cut = 0;
+        for round in 0..60_u64 {
+            let given: Vec<Owned> =
+                (0..20).map(|key| Owned::new(format!("k{}", round * 15 + key), round + 1)).collect();
+            let patience = std::time::Duration::from_micros(random.below(60_000));
+            let borrowed = rows(&given);
+            let write = table.upsert(&borrowed, Overwrite::Always);
+            cut += u64::from(tokio::time::timeout(patience, write).await.is_err());
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+            let found = contents(&locked.reading(), "docs").await;
+            assert_eq!(found.len() as u64, round * 15 + 20);
+            assert!(given.iter().all(|row| found.get(&row.0.id) == Some(&row.0)));
+        }
+        assert!((1..60).contains(&cut), "{cut} of 60 were cut off");
     });
 }
 

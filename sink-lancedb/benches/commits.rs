@@ -1,0 +1,84 @@
+//! What a table is like after many commits: memory, files, and the time of a search, a line every 50 commits.
+//!
+//! `COMMITS=1000 cargo bench -p sink-lancedb --features lancedb --bench commits`
+
+#[path = "../tests/support.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use sink_lancedb::{IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, Upkeep, VectorReader, VectorTable};
+use support::{Owned, Random, dataset, folder, rows, run, spec};
+
+const DIMENSIONS: u16 = 128;
+const KEYS: u64 = 50_000;
+const BATCH: u64 = 200;
+
+/// Resident memory in MiB, as Linux tells it.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib / 1_024)
+}
+
+fn main() {
+    let commits: u64 =
+        std::env::var("COMMITS").ok().and_then(|commits| commits.parse().ok()).unwrap_or(1_000);
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let wanted = TableSpec {
+            dimensions: DIMENSIONS,
+            index: Some(IndexSpec {
+                method: IndexMethod::IvfHnswSq,
+                metric: Metric::Cosine,
+                min_rows: 5_000,
+            }),
+            upkeep: Upkeep { keep_for: Duration::ZERO, ..Upkeep::default() },
+            ..spec("docs")
+        };
+        let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+        let mut reader = VectorReader::open(&locked.reading(), "docs").await.expect("opened");
+        let mut random = Random(1);
+        println!(
+            "commit,seconds,rows,versions,fragments,files,mib,resident_mib,write_ms,upkeep_ms,search_ms,index"
+        );
+        let (began, mut writing, mut tidying) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+        for commit in 1..=commits {
+            let first = random.below(KEYS);
+            let given: Vec<Owned> = (0..BATCH)
+                .map(|number| {
+                    Owned::sized(format!("k{}", (first + number * 13) % KEYS), random.next(), DIMENSIONS)
+                })
+                .collect();
+            let before = Instant::now();
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+            writing += before.elapsed();
+            let before = Instant::now();
+            table.upkeep().await.expect("tidied");
+            tidying += before.elapsed();
+            if commit.is_multiple_of(50) {
+                let stats = table.stats().await.expect("read");
+                let disk = stats.on_disk.expect("a folder");
+                let before = Instant::now();
+                let near = reader.nearest(&given[0].0.embedding, 10, Metric::Cosine).await.expect("found");
+                println!(
+                    "{commit},{},{},{},{},{},{},{},{},{},{},{}",
+                    began.elapsed().as_secs(),
+                    stats.rows,
+                    stats.versions,
+                    stats.fragments,
+                    disk.files,
+                    disk.bytes >> 20,
+                    resident(),
+                    writing.as_millis() / 50,
+                    tidying.as_millis() / 50,
+                    before.elapsed().as_millis(),
+                    near.used_index
+                );
+                (writing, tidying) = (Duration::ZERO, Duration::ZERO);
+            }
+        }
+    });
+}
