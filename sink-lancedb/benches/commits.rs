@@ -1,6 +1,7 @@
 //! What a table is like after many commits: memory, files, and the time of a search, a line every 50 commits.
 //!
-//! `COMMITS=1000 cargo bench -p sink-lancedb --features lancedb --bench commits`
+//! `COMMITS=1000 INDEX=hnsw cargo bench -p sink-lancedb --features lancedb --bench commits`; `INDEX` is hnsw, pq, flat or none, and `CACHE_MIB` bounds each of
+//! the two caches of each table.
 
 #[path = "../tests/support.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -8,8 +9,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use sink_lancedb::{IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, Upkeep, VectorReader, VectorTable};
-use support::{Owned, Random, dataset, folder, rows, run, spec};
+use sink_lancedb::{
+    Dataset, DatasetOptions, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, Upkeep, VectorReader,
+    VectorTable,
+};
+use support::{Owned, Random, folder, rows, run, spec};
 
 const DIMENSIONS: u16 = 128;
 const KEYS: u64 = 50_000;
@@ -25,16 +29,23 @@ fn resident() -> u64 {
 fn main() {
     let commits: u64 =
         std::env::var("COMMITS").ok().and_then(|commits| commits.parse().ok()).unwrap_or(1_000);
+    let method = match std::env::var("INDEX").as_deref() {
+        Ok("none") => None,
+        Ok("flat") => Some(IndexMethod::IvfFlat),
+        Ok("pq") => Some(IndexMethod::IvfPq),
+        _ => Some(IndexMethod::IvfHnswSq),
+    };
     run(async {
         let folder = folder();
-        let locked = dataset(&folder).lock().expect("locked");
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+        let mut options = DatasetOptions::new(folder.path().to_str().expect("text"));
+        if let Some(mib) = number("CACHE_MIB") {
+            (options.index_cache, options.metadata_cache) = (mib << 20, mib << 20);
+        }
+        let locked = Dataset::open(options).expect("a folder").lock().expect("locked");
         let wanted = TableSpec {
             dimensions: DIMENSIONS,
-            index: Some(IndexSpec {
-                method: IndexMethod::IvfHnswSq,
-                metric: Metric::Cosine,
-                min_rows: 5_000,
-            }),
+            index: method.map(|method| IndexSpec { method, metric: Metric::Cosine, min_rows: 5_000 }),
             upkeep: Upkeep { keep_for: Duration::ZERO, ..Upkeep::default() },
             ..spec("docs")
         };
@@ -49,7 +60,11 @@ fn main() {
             let first = random.below(KEYS);
             let given: Vec<Owned> = (0..BATCH)
                 .map(|number| {
-                    Owned::sized(format!("k{}", (first + number * 13) % KEYS), random.next(), DIMENSIONS)
+                    Owned::sized(
+                        format!("k{}", (first + number * 13) % KEYS),
+                        random.next() >> 20,
+                        DIMENSIONS,
+                    )
                 })
                 .collect();
             let before = Instant::now();
