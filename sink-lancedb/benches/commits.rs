@@ -1,7 +1,7 @@
 //! What a table is like after many commits: memory, files, and the time of a search, a line every 50 commits.
 //!
-//! `COMMITS=1000 INDEX=hnsw cargo bench -p sink-lancedb --features lancedb --bench commits`; `INDEX` is hnsw, pq, flat or none, and `CACHE_MIB` bounds each of
-//! the two caches of each table.
+//! `COMMITS=1000 INDEX=hnsw cargo bench -p sink-lancedb --features lancedb --bench commits`. `INDEX` is hnsw, pq, flat or none;
+//! `CACHE_MIB` bounds each of the two caches of each table.
 
 #[path = "../tests/support.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
