@@ -4,6 +4,7 @@
 
 mod contract;
 mod deadline;
+mod differing;
 mod failure;
 mod index;
 mod insert;
