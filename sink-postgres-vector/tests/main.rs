@@ -12,6 +12,7 @@ mod migrate;
 mod names;
 mod overwrite;
 mod pooled;
+mod query;
 mod rows;
 mod spare;
 mod support;
