@@ -137,11 +137,6 @@ async fn closing_ends_in_time() {
 #[tokio::test]
 async fn a_limit_that_the_database_sets_for_transactions_ends_no_build_and_no_batch() {
     let (database, connection, _table) = Database::with_table(1).await;
-    let known = "select count(*) from pg_settings where name = 'transaction_timeout'";
-    if one::<i64>(&connection, known).await == 0 {
-        // Before PostgreSQL 17 there is no such limit.
-        return;
-    }
     let name: String = one(&connection, "select current_database()::text").await;
     run(&connection, &format!("alter database \"{name}\" set transaction_timeout = '1s'")).await;
     let later = database.connect().await;
