@@ -85,6 +85,13 @@ impl Desk {
         one(&self.client, &format!("select count(*) from {sql}")).await
     }
 
+    /// Waits until the server has ended what a killed process had begun: a commit may be under way.
+    async fn rests(&self) {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database()
+                   and application_name like 'embedsink test-%'";
+        until("sessions to end", async || (one::<i64>(&self.client, sql).await == 0).then_some(())).await;
+    }
+
     /// The one topic that the database knows, with its position.
     async fn stored(&self) -> (String, i64) {
         let topic: String = one(&self.client, "select topic from embedsink.offsets").await;
@@ -201,6 +208,7 @@ async fn kill_nine_in_the_middle_of_a_file_loses_nothing_and_keeps_each_dead_let
         let moment = lines.count as usize * part / 8;
         process.settles(&desk.client, moment).await;
         process.kill();
+        desk.rests().await;
         at_kills.push(settled(&desk.client).await);
         let (topic, position) = desk.stored().await;
         assert_fold(&desk.client, &MIXED, &topic, &lines.log, &[(0, position)]).await;

@@ -53,7 +53,7 @@ fn show(files: &Files, json: bool) -> Result<(), Failure> {
 }
 
 fn yaml(file: &str, settings: &[Setting]) -> String {
-    let mut text = format!("# What is in force, from {}. A line is one of this file.\n", plain(file));
+    let mut text = format!("# What is in force, from {}. `line N` is one of that file.\n", plain(file));
     if settings.iter().any(|setting| setting.shown == Shown::Hidden) {
         text.push_str("# What is `hidden` has to be given again where this is used as a configuration.\n");
     }

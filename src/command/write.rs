@@ -3,7 +3,7 @@
 mod progress;
 mod summary;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -93,6 +93,9 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
 
 fn open(path: &Path) -> Result<FileInput, String> {
     if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprintln!("reading records from the terminal, one a line; Ctrl-D ends them");
+        }
         return FileInput::standard().map_err(|error| format!("standard input cannot be read: {error}"));
     }
     FileInput::open(path)

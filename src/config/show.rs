@@ -6,12 +6,14 @@
 //! Invariant: no secret is in here. A value that a secret was put into stands as the file has it; what is secret
 //! by its name, and every password, is [`Shown::Hidden`].
 
+mod value;
+
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
 use super::field::{is_secret_key, join};
-use super::node::{self, Entry, Node, Scalar, Value};
+use super::node::{Entry, Node, Scalar, Value};
 use super::problem::{ConfigError, Origin, Resolved};
 use super::reference::{Absent, Described, KEYS, Kind};
 use super::settings::{Settings, SourceSettings};
@@ -19,6 +21,7 @@ use super::source::Build;
 use super::url::PostgresUrl;
 use super::{file, read_tree};
 use crate::framework::secret::SecretStore;
+use value::{is_secret_property, json_of, quoted, yaml_of};
 
 /// A line of the configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -288,14 +291,6 @@ fn holds_password(url: &Scalar) -> bool {
     PostgresUrl::parse(&url.text).map_or(true, |url| url.password.is_some())
 }
 
-/// Whether a property or a parameter, whose name is the user's, may hold a secret. What holds an `@` may be a URL with
-/// a password in it.
-fn is_secret_property(entry: &Entry) -> bool {
-    let is_path = entry.key.ends_with(".location");
-    let holds_at = matches!(&entry.node.value, Value::Scalar(scalar) if scalar.text.contains('@'));
-    (is_secret_key(&entry.key) && !is_path) || entry.key == "sasl.oauthbearer.config" || holds_at
-}
-
 /// The names of the secrets that were put in.
 fn secrets_in(node: &Node, names: &mut Vec<String>) {
     match &node.value {
@@ -324,87 +319,4 @@ fn scalar(text: &str, kind: Kind) -> Shown {
         }
         _ => Shown::Value(quoted(text), text.into()),
     }
-}
-
-/// The value on one line. What is secret by its key stands there as `hidden`, which only the parameters of a
-/// transform can hold.
-fn yaml_of(node: &Node) -> String {
-    match &node.value {
-        Value::Null | Value::Unresolved => "null".to_owned(),
-        Value::Scalar(Scalar { template: Some(template), .. }) => quoted(template),
-        Value::Scalar(Scalar { text, kind: node::Kind::Text, .. }) => quoted(text),
-        Value::Scalar(Scalar { text, .. }) => text.clone(),
-        Value::Sequence(items) => {
-            let items: Vec<String> = items.iter().map(yaml_of).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Value::Mapping(entries) => {
-            let entry = |entry: &Entry| match hides(entry) {
-                true => format!("{}: hidden", quoted(&entry.key)),
-                false => format!("{}: {}", quoted(&entry.key), yaml_of(&entry.node)),
-            };
-            let entries: Vec<String> = entries.iter().map(entry).collect();
-            format!("{{{}}}", entries.join(", "))
-        }
-    }
-}
-
-fn json_of(node: &Node) -> Json {
-    match &node.value {
-        Value::Null | Value::Unresolved => Json::Null,
-        Value::Scalar(Scalar { template: Some(template), .. }) => template.as_str().into(),
-        Value::Scalar(Scalar { text, kind: node::Kind::Text, .. }) => text.as_str().into(),
-        Value::Scalar(Scalar { text, .. }) => {
-            serde_json::from_str(&text.to_lowercase()).unwrap_or_else(|_| text.as_str().into())
-        }
-        Value::Sequence(items) => items.iter().map(json_of).collect(),
-        Value::Mapping(entries) => {
-            let entry = |entry: &Entry| {
-                let value = if hides(entry) { Json::Null } else { json_of(&entry.node) };
-                (entry.key.clone(), value)
-            };
-            Json::Object(entries.iter().map(entry).collect())
-        }
-    }
-}
-
-fn hides(entry: &Entry) -> bool {
-    let is_template = matches!(&entry.node.value, Value::Scalar(scalar) if scalar.is_tainted());
-    !is_template && is_secret_property(entry)
-}
-
-/// Text as YAML: as it is where nothing else can be read from it, otherwise in quotes.
-fn quoted(text: &str) -> String {
-    const WORDS: &[&str] = &["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
-    let is_word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "_./-@+".contains(c);
-    let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '_');
-    // What may be a number has no letter but those of numbers.
-    let is_number = text.starts_with(|c: char| c.is_ascii_digit())
-        && !text.contains(|c: char| c.is_ascii_alphabetic() && !"exob_".contains(c.to_ascii_lowercase()))
-        && text.matches('.').count() < 2;
-    // A `:` is a key's only before a blank, but a reader in a hurry would not know.
-    let colon = text.split_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && !port.is_empty()
-            && port.bytes().all(|byte| byte.is_ascii_digit())
-            && host.contains(|c: char| c.is_ascii_alphabetic())
-    });
-    let is_plain = text.chars().all(|c| is_safe(c) || (colon && c == ':'));
-    if begins_well && is_plain && !is_word && !is_number {
-        return text.to_owned();
-    }
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            // A terminal would obey it.
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }

@@ -76,15 +76,17 @@ impl Summary {
 
     /// As lines for people.
     pub(super) fn text(&self) -> String {
-        let Self { name, records, blank, effect, .. } = self;
+        let Self { name, effect, .. } = self;
         if self.was_written {
             return format!("{name} was written completely before; --again writes it again\n");
         }
         let mut text = format!(
-            "{name}: {records} records in {:.2} s, {:.0} a second; {blank} blank lines\n\
+            "{name}: {} in {:.2} s, {:.0} a second; {}\n\
              {} upserted, {} unchanged, {} deleted",
+            counted(self.records, "record"),
             self.took.as_secs_f64(),
             self.rate(),
+            counted(self.blank, "blank line"),
             effect.upserted,
             effect.unchanged,
             effect.deleted
@@ -127,4 +129,9 @@ impl Summary {
         });
         format!("{object}\n")
     }
+}
+
+/// A count with its noun.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
