@@ -36,6 +36,7 @@ pub(crate) async fn measure(stand: &Stand, report: &mut Report, scale: &Scale) -
         let database = stand.database().await;
         let connector = connector(&topic, &database, build);
         check(&connector)?;
+        connector.migrate().await;
         let client = database.connect().await;
         let work = Work::start(stand, &connector, count);
         work.settle(stand, &client).await?;

@@ -21,34 +21,77 @@ const RECORDS: usize = 8_000;
 /// How long one measurement takes.
 const LENGTH: Duration = Duration::from_millis(1_000);
 
+/// What is done with records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Each is decoded.
+    Decode,
+    /// Each is decoded, routed and gathered; of each batch the last one per key is encoded.
+    DecodeAndEncode,
+}
+
+impl Way {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Decode, Self::DecodeAndEncode];
+
+    /// Records of a pass.
+    pub(crate) const COUNTED: usize = 500;
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::DecodeAndEncode => "decode-and-encode",
+        }
+    }
+
+    /// Goes so often through the same records.
+    pub(crate) fn pass(self, passes: u64) -> Result<()> {
+        let payloads = payloads(Self::COUNTED);
+        for _ in 0..passes {
+            std::hint::black_box(self.go(&payloads)?);
+        }
+        Ok(())
+    }
+
+    fn go(self, payloads: &[Vec<u8>]) -> Result<usize> {
+        match self {
+            Self::Decode => decode_alone(payloads),
+            Self::DecodeAndEncode => decode_and_encode(payloads),
+        }
+    }
+}
+
 /// Measures it, at 384 dimensions.
 pub(crate) fn measure(report: &mut Report, scale: &Scale) -> Result<()> {
-    let rows = Rows::new(384);
-    let payloads: Vec<Vec<u8>> = (0..RECORDS)
-        .map(|number| {
-            let mut payload = Vec::new();
-            rows.row(number, Version::default()).render(&mut payload);
-            payload
-        })
-        .collect();
+    let payloads = payloads(RECORDS);
     let bytes = payloads.iter().map(Vec::len).sum::<usize>() as f64 / RECORDS as f64;
     report.add("record_bytes", bytes);
     for _ in 0..scale.rounds {
-        let rate = rate(&payloads, decode_alone)?;
-        report.add("decode_alone_mb_per_s", rate * bytes / 1e6);
-        let rate = self::rate(&payloads, decode_and_encode)?;
+        report.add("decode_alone_mb_per_s", rate(&payloads, Way::Decode)? * bytes / 1e6);
+        let rate = rate(&payloads, Way::DecodeAndEncode)?;
         report.add("decode_mb_per_s", rate * bytes / 1e6);
         report.add("decode_records_per_s", rate);
     }
     Ok(())
 }
 
+fn payloads(records: usize) -> Vec<Vec<u8>> {
+    let rows = Rows::new(384);
+    let payload = |number| {
+        let mut payload = Vec::new();
+        rows.row(number, Version::default()).render(&mut payload);
+        payload
+    };
+    (0..records).map(payload).collect()
+}
+
 /// Records a second.
-fn rate(payloads: &[Vec<u8>], mut way: impl FnMut(&[Vec<u8>]) -> Result<usize>) -> Result<f64> {
+fn rate(payloads: &[Vec<u8>], way: Way) -> Result<f64> {
     let (since, mut records) = (Instant::now(), 0);
     while since.elapsed() < LENGTH {
         for batch in payloads.chunks(BATCH) {
-            std::hint::black_box(way(batch)?);
+            std::hint::black_box(way.go(batch)?);
             records += batch.len();
         }
     }
@@ -94,5 +137,12 @@ fn decode_and_encode(payloads: &[Vec<u8>]) -> Result<usize> {
 }
 
 fn record(offset: i64, payload: &[u8]) -> SourceRecord<'_> {
-    SourceRecord { offset, timestamp: None, key: None, payload: Some(payload), headers: Headers::default() }
+    SourceRecord {
+        offset,
+        timestamp: None,
+        key: None,
+        payload: Some(payload),
+        headers: Headers::default(),
+        omitted: 0,
+    }
 }

@@ -16,6 +16,7 @@ mod decode;
 mod drain;
 mod freshness;
 mod index;
+mod instructions;
 mod machine;
 mod memory;
 mod report;
@@ -44,6 +45,15 @@ fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         println!("nothing is measured in a test; run make bench");
         return ExitCode::SUCCESS;
+    }
+    if let Ok(asked) = std::env::var(instructions::PASSES) {
+        return match instructions::pass(&asked) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime.context("a runtime").and_then(|runtime| runtime.block_on(until_interrupted())) {
@@ -92,7 +102,8 @@ async fn run() -> Result<()> {
 
 async fn measure(step: Step, stand: Option<&Stand>, report: &mut Report, scale: &Scale) -> Result<()> {
     let Some(stand) = stand.filter(|_| step != Step::Decode) else {
-        return decode::measure(report, scale);
+        decode::measure(report, scale)?;
+        return instructions::measure(report);
     };
     let [small, middle, large] = scale.backlog;
     match step {

@@ -14,7 +14,7 @@ use crate::support::postgres::Database;
 use crate::support::servers::OwnServer;
 
 /// Records that are taken before anything is measured.
-const WARM_UP: usize = 20_000;
+const WARM_UP: usize = 60_000;
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: i32 = 4;

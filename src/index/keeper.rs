@@ -142,6 +142,8 @@ impl Keeper {
                     self.wait_for("the backlog to be written");
                     return Ok(Step::NotYet);
                 }
+                // Beside it there may be one by now that was made by hand.
+                return Ok(Step::Again);
             }
         }
         let memory = self.settings.maintenance_memory as u64;
@@ -290,9 +292,10 @@ pub(crate) async fn build_now(
             let missing = match build.find().await? {
                 IndexFound::Ready | IndexFound::ByHand { .. } => false,
                 IndexFound::Missing => true,
+                // What is left of a build hides whatever else there may be.
                 IndexFound::Invalid => {
                     build.drop_invalid().await?;
-                    true
+                    continue;
                 }
             };
             if missing {
