@@ -28,6 +28,10 @@ pub enum WriteError {
     /// Postgres, or the way to it.
     #[error(transparent)]
     Postgres(#[from] sink_postgres_vector::Error),
+    /// LanceDB, its disk or its object store.
+    #[cfg(feature = "lancedb")]
+    #[error(transparent)]
+    Lance(#[from] sink_lancedb::Error),
     /// The dead-letter topic. Nothing was written to the database.
     #[error(transparent)]
     Letter(#[from] LetterError),
@@ -42,8 +46,24 @@ impl WriteError {
                 Class::Data => Disposition::Reject,
                 Class::Configuration | Class::Fatal => Disposition::Stop,
             },
+            #[cfg(feature = "lancedb")]
+            Self::Lance(error) => match error.class() {
+                sink_lancedb::Class::Transient => Disposition::Retry,
+                sink_lancedb::Class::Data => Disposition::Reject,
+                sink_lancedb::Class::Configuration | sink_lancedb::Class::Fatal => Disposition::Stop,
+            },
             Self::Letter(error) if error.is_passing() => Disposition::Retry,
             Self::Letter(_) => Disposition::Stop,
+        }
+    }
+
+    /// What cannot be written, in a word or two.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "the database",
+            #[cfg(feature = "lancedb")]
+            Self::Lance(_) => "the dataset",
+            Self::Letter(_) => "the dead-letter topic",
         }
     }
 
@@ -51,6 +71,8 @@ impl WriteError {
     pub(crate) fn remedy(&self) -> Option<String> {
         match self {
             Self::Postgres(error) => error.remedy(),
+            #[cfg(feature = "lancedb")]
+            Self::Lance(error) => error.remedy(),
             Self::Letter(error) => error.remedy().map(str::to_owned),
         }
     }
@@ -67,6 +89,8 @@ impl WriteError {
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Postgres(error) => error.sqlstate().map(|state| state.code()),
+            #[cfg(feature = "lancedb")]
+            Self::Lance(_) => None,
             Self::Letter(_) => None,
         }
     }
@@ -75,6 +99,10 @@ impl WriteError {
         match self {
             Self::Postgres(error) if error.class() == Class::Configuration => BAD_CONFIGURATION,
             Self::Letter(error) if !error.is_passing() => BAD_CONFIGURATION,
+            #[cfg(feature = "lancedb")]
+            Self::Lance(error) if error.class() == sink_lancedb::Class::Configuration => BAD_CONFIGURATION,
+            #[cfg(feature = "lancedb")]
+            Self::Lance(_) => FAILED,
             Self::Postgres(_) | Self::Letter(_) => FAILED,
         }
     }

@@ -8,7 +8,7 @@ mod keeper;
 
 use std::sync::Arc;
 
-use sink_postgres_vector::{Connection, Error, MigrateError, VectorIndex, VectorTable};
+use sink_postgres_vector::{ConnectOptions, Connection, Error, MigrateError, VectorIndex, VectorTable};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{IndexBuildTime, IndexSettings, MigrateMode, Settings};
 use crate::error::{ConnectorError, WriteError};
 use crate::monitoring::{IndexState, Monitor, Phase};
-use crate::target;
 use keeper::Keeper;
 
 pub(crate) use calm::Look;
@@ -47,12 +46,16 @@ pub(crate) async fn check(
 ///
 /// # Errors
 /// Why one could not be built.
-pub(crate) async fn build_missing(settings: &Settings, tables: &[VectorTable]) -> Result<(), ConnectorError> {
-    let options = target::connect_options(settings);
+pub(crate) async fn build_missing(
+    settings: &Settings,
+    migrate: MigrateMode,
+    options: &ConnectOptions,
+    tables: &[VectorTable],
+) -> Result<(), ConnectorError> {
     for (index, configured) in configured(settings, tables) {
-        let is_ours = settings.postgres.migrate == MigrateMode::Manual;
+        let is_ours = migrate == MigrateMode::Manual;
         if is_ours || configured.build == IndexBuildTime::Immediate {
-            let built = keeper::build_now(&index, &configured, &options).await;
+            let built = keeper::build_now(&index, &configured, options).await;
             if built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
                 tracing::info!(
                     index = index.name().as_str(),
@@ -78,12 +81,17 @@ fn configured<'a>(
 /// Waits until every index is there that is to be there before the first record, or cannot be built.
 ///
 /// When the future is dropped, the server notices within 5 s.
-pub(crate) async fn prepare(settings: &Settings, tables: &[VectorTable], monitor: &Arc<Monitor>) {
+pub(crate) async fn prepare(
+    settings: &Settings,
+    options: &ConnectOptions,
+    tables: &[VectorTable],
+    monitor: &Arc<Monitor>,
+) {
     for table in &settings.tables {
         let state = if table.index.is_some() { IndexState::Waiting } else { IndexState::None };
         monitor.index(&table.name, state.into());
     }
-    for keeper in keepers(settings, tables, monitor, &CancellationToken::new()) {
+    for keeper in keepers(settings, options, tables, monitor, &CancellationToken::new()) {
         if keeper.is(IndexBuildTime::Immediate) {
             monitor.enter(Phase::Starting, "seeing to the vector indexes");
             keeper.run().await;
@@ -93,9 +101,14 @@ pub(crate) async fn prepare(settings: &Settings, tables: &[VectorTable], monitor
 
 impl Indexes {
     /// Sees to the other indexes in the background.
-    pub(crate) fn keep(settings: &Settings, tables: &[VectorTable], monitor: &Arc<Monitor>) -> Self {
+    pub(crate) fn keep(
+        settings: &Settings,
+        options: &ConnectOptions,
+        tables: &[VectorTable],
+        monitor: &Arc<Monitor>,
+    ) -> Self {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        for keeper in keepers(settings, tables, monitor, &stop) {
+        for keeper in keepers(settings, options, tables, monitor, &stop) {
             if keeper.is(IndexBuildTime::Deferred) {
                 tasks.spawn(keeper.run());
             }
@@ -115,6 +128,7 @@ impl Indexes {
 
 fn keepers(
     settings: &Settings,
+    options: &ConnectOptions,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
     stop: &CancellationToken,
@@ -124,7 +138,7 @@ fn keepers(
     let keeper = |(index, settings_of_it)| Keeper {
         index,
         settings: settings_of_it,
-        options: target::connect_options(settings),
+        options: options.clone(),
         monitor: Arc::clone(monitor),
         turn: Arc::clone(&turn),
         stop: stop.clone(),

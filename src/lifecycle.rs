@@ -7,26 +7,26 @@
 
 mod import;
 
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use sink_postgres_vector::{Connection, VectorTable};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::pauses;
 use crate::breaker::BreakerSettings;
-use crate::config::{MigrateMode, Settings, SourceSettings, StartAt};
+use crate::config::{Settings, SourceSettings, StartAt, TargetSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
-use crate::index::{self, Indexes};
-use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
+use crate::index::Indexes;
+use crate::monitoring::{Health, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
 use crate::source::file::FileInput;
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
 use crate::source::{Budget, Source, SourceError};
-use crate::target;
+use crate::target::{self, Again, Ready};
+use crate::write::Writer;
 use crate::write::topic::LetterTopic;
 
 /// Lanes beyond this many do not pay: the database's work per row outweighs ours.
@@ -105,7 +105,7 @@ impl Connector {
     fn launch(settings: Settings, feed: Feed) -> Running {
         // Each lane fills a batch, has one waiting and writes one; two more are on their way to them. Batches keep
         // the records they were made of, so all of that is charged.
-        let budget = Budget::new((3 * feed.lane_count() + 2) * settings.batch.max_bytes);
+        let budget = Budget::new((3 * lane_count(&settings, &feed) + 2) * settings.batch.max_bytes);
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
@@ -166,11 +166,32 @@ enum Feed {
 }
 
 impl Feed {
-    fn lane_count(&self) -> usize {
+    /// An input that is to be written from its first line on.
+    fn again(&self) -> Option<Again> {
         match self {
-            Self::Configured => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES),
-            // It is one partition.
-            Self::File { .. } => 1,
+            Self::File { input, again: true } => Some(Again { topic: input.topic().to_owned(), offset: 1 }),
+            Self::File { .. } | Self::Configured => None,
+        }
+    }
+
+    /// The topic of an input that will never be read again.
+    fn passing_topic(&self) -> Option<&str> {
+        match self {
+            Self::File { input, .. } if input.is_standard() => Some(input.topic()),
+            Self::File { .. } | Self::Configured => None,
+        }
+    }
+}
+
+/// How many lanes there are.
+fn lane_count(settings: &Settings, feed: &Feed) -> usize {
+    match (&settings.target, feed) {
+        // A dataset has one writer.
+        (TargetSettings::Lance(_), _) => 1,
+        // It is one partition.
+        (_, Feed::File { .. }) => 1,
+        (TargetSettings::Postgres(_), Feed::Configured) => {
+            std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
         }
     }
 }
@@ -183,35 +204,28 @@ async fn live(
     stop: Arc<StopSignal>,
 ) -> Ending {
     let born = Instant::now();
-    let prepared = tokio::select! {
-        biased;
-        () = stop.asked.cancelled() => None,
-        tables = prepare(&settings, &monitor) => Some(tables),
-    };
-    let (drained, ended) = match prepared {
-        // Asked to stop before anything was taken.
-        None => (true, Ok(())),
-        Some(Err(error)) => (true, Err(error)),
-        Some(Ok(tables)) => {
-            let way = Way { start: settings.source.start(), lanes: feed.lane_count() };
-            match (feed, &settings.source) {
-                (Feed::File { input, again }, _) => {
-                    import::import(input, again, &settings, &tables, budget, &monitor, &stop).await
-                }
-                (Feed::Configured, SourceSettings::Kafka(kafka)) => {
-                    flow(KafkaSource::start(kafka, budget), way, &settings, &tables, &monitor, &stop).await
-                }
-                #[cfg(feature = "fluvio")]
-                (Feed::Configured, SourceSettings::Fluvio(fluvio)) => {
-                    let source = FluvioSource::start(fluvio, &settings.connector, budget);
-                    flow(source, way, &settings, &tables, &monitor, &stop).await
-                }
-                // The configuration refuses it before.
-                #[cfg(not(feature = "fluvio"))]
-                (Feed::Configured, SourceSettings::Fluvio(_)) => {
-                    (true, Err(SourceError::Gone("this build has no Fluvio".to_owned()).into()))
-                }
-            }
+    let passing = feed.passing_topic().map(str::to_owned);
+    let again = feed.again();
+    let life = Life { settings: &settings, budget, monitor: &monitor, stop: &stop };
+    let (drained, ended) = match &settings.target {
+        TargetSettings::Postgres(postgres) => {
+            let lanes = lane_count(&settings, &feed);
+            let prepared = target::postgres::prepare(&settings, postgres, lanes, again, &monitor);
+            let ended = life.lead(feed, prepared).await;
+            forgotten(passing.as_deref(), |topic| target::postgres::forget(&settings, postgres, topic)).await;
+            ended
+        }
+        #[cfg(feature = "lancedb")]
+        TargetSettings::Lance(lance) => {
+            let prepared = target::lancedb::prepare(&settings, lance, again, &stop.asked, &monitor);
+            let ended = life.lead(feed, prepared).await;
+            forgotten(passing.as_deref(), |topic| target::lancedb::forget(&settings, lance, topic)).await;
+            ended
+        }
+        // The configuration refuses it before.
+        #[cfg(not(feature = "lancedb"))]
+        TargetSettings::Lance(_) => {
+            (true, Err(ConnectorError::Defect("this build has no LanceDB".to_owned())))
         }
     };
     match &ended {
@@ -221,113 +235,119 @@ async fn live(
     Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }
 
-/// What differs between sources on the way of their records.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    /// Where a partition begins for which nothing is stored.
-    start: StartAt,
-    lanes: usize,
+/// Forgets the position of an input that nobody can take for another's; it would only be in the way.
+async fn forgotten<'t, F: Future<Output = Result<(), ConnectorError>>>(
+    topic: Option<&'t str>,
+    forget: impl FnOnce(&'t str) -> F,
+) {
+    if let Some(topic) = topic
+        && let Err(error) = forget(topic).await
+    {
+        tracing::debug!(%error, "the position of an input that is over stays behind");
+    }
 }
 
-/// Reads and writes until it is asked to stop, or cannot go on; then drains. Returns whether all that was
-/// gathered was written, and why it ended.
-async fn flow<S: Source>(
-    source: Result<S, SourceError>,
-    way: Way,
-    settings: &Settings,
-    tables: &[VectorTable],
-    monitor: &Arc<Monitor>,
-    stop: &StopSignal,
-) -> (bool, Result<(), ConnectorError>) {
-    let source = match source {
-        Ok(source) => source,
-        Err(error) => return (true, Err(error.into())),
-    };
-    monitor.enter(Phase::Starting, "waiting for partitions");
-    let mut pipeline = match join(source, way, settings, tables, monitor).await {
-        Ok(pipeline) => pipeline,
-        Err(error) => return (true, Err(error)),
-    };
-    let indexes = Indexes::keep(settings, tables, monitor);
-    let ended = pipeline.run(&stop.asked).await;
-    let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
-    monitor.enter(Phase::Draining, reason);
-    let by = stop.deadline.get().copied();
-    let by = by.unwrap_or_else(|| tokio::time::Instant::now() + settings.shutdown_timeout);
-    let ((drained, finished), ()) = tokio::join!(pipeline.drain(by), indexes.stop(by));
-    (drained, ended.and(finished))
+/// What a connector lives with, whatever it reads from and writes to.
+struct Life<'l> {
+    settings: &'l Settings,
+    budget: Budget,
+    monitor: &'l Arc<Monitor>,
+    stop: &'l StopSignal,
 }
 
-async fn join<S: Source>(
-    source: S,
-    way: Way,
-    settings: &Settings,
-    tables: &[VectorTable],
-    monitor: &Arc<Monitor>,
-) -> Result<Pipeline<S>, ConnectorError> {
-    let writers = (0..way.lanes).map(|_| target::writer(settings, tables)).collect();
-    let letters = match (&settings.source, &settings.errors.dead_letter_topic) {
-        (SourceSettings::Kafka(kafka), Some(topic)) => {
-            let letters = LetterTopic::new(kafka, topic, &settings.connector)?;
-            letters.look().await.map_err(WriteError::from)?;
-            Some(letters)
-        }
-        _ => None,
-    };
-    let pipeline_settings = PipelineSettings {
-        batch: settings.batch,
-        tolerance: settings.errors.tolerance,
-        start: way.start,
-        breaker: BreakerSettings {
-            max_ratio_permille: settings.errors.max_ratio_permille,
-            window: settings.errors.window,
-        },
-        letters,
-    };
-    let router = Arc::new(target::router(settings, tables));
-    Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
-}
-
-/// What comes before the first record.
-async fn prepare(settings: &Settings, monitor: &Arc<Monitor>) -> Result<Vec<VectorTable>, ConnectorError> {
-    let tables = prepare_target(settings, monitor).await?;
-    index::prepare(settings, &tables, monitor).await;
-    Ok(tables)
-}
-
-/// Connects, migrates (or checks), and checks the tables and the right to index them. Passing faults are waited out.
-async fn prepare_target(settings: &Settings, monitor: &Monitor) -> Result<Vec<VectorTable>, ConnectorError> {
-    let listener = LaneMonitor { monitor, lane: 0 };
-    let mut pauses = pauses();
-    loop {
-        let error = match try_prepare(settings).await {
-            Ok(tables) => {
-                listener.recovered();
-                return Ok(tables);
-            }
-            Err(error) => match target::passing(error) {
-                Ok(passing) => passing,
-                Err(error) => return Err(error),
-            },
+impl Life<'_> {
+    /// Gets ready, then reads and writes until it is asked to stop, or cannot go on; then drains. Returns whether all
+    /// that was gathered was written, and why it ended.
+    async fn lead<W: Writer>(
+        self,
+        feed: Feed,
+        preparing: impl Future<Output = Result<Ready<W>, ConnectorError>>,
+    ) -> (bool, Result<(), ConnectorError>) {
+        let ready = tokio::select! {
+            biased;
+            // Asked to stop before anything was taken.
+            () = self.stop.asked.cancelled() => return (true, Ok(())),
+            ready = preparing => ready,
         };
-        listener.failed(&WriteError::Postgres(error));
-        tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(10))).await;
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => return (true, Err(error)),
+        };
+        let (settings, budget, start) = (self.settings, self.budget.clone(), self.settings.source.start());
+        match (feed, &settings.source) {
+            (Feed::File { input, .. }, _) => {
+                let source = import::source(input, settings, budget, &self.stop.asked).await;
+                self.flow(source, StartAt::Beginning, ready).await
+            }
+            (Feed::Configured, SourceSettings::Kafka(kafka)) => {
+                self.flow(KafkaSource::start(kafka, budget), start, ready).await
+            }
+            #[cfg(feature = "fluvio")]
+            (Feed::Configured, SourceSettings::Fluvio(fluvio)) => {
+                let source = FluvioSource::start(fluvio, &settings.connector, budget);
+                self.flow(source, start, ready).await
+            }
+            // The configuration refuses it before.
+            #[cfg(not(feature = "fluvio"))]
+            (Feed::Configured, SourceSettings::Fluvio(_)) => {
+                (true, Err(SourceError::Gone("this build has no Fluvio".to_owned()).into()))
+            }
+        }
     }
-}
 
-async fn try_prepare(settings: &Settings) -> Result<Vec<VectorTable>, ConnectorError> {
-    let mut connection = Connection::open(&target::connect_options(settings))
-        .await
-        .map_err(|error| ConnectorError::Connect(error.into()))?;
-    let specs = target::table_specs(settings)?;
-    let migrator = target::migrator();
-    match settings.postgres.migrate {
-        MigrateMode::Auto => target::log_applied(&migrator.apply(&mut connection, &specs).await?),
-        MigrateMode::Manual => migrator.check(connection.client(), &specs).await?,
+    async fn flow<S: Source, W: Writer>(
+        self,
+        source: Result<S, SourceError>,
+        start: StartAt,
+        ready: Ready<W>,
+    ) -> (bool, Result<(), ConnectorError>) {
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => return (true, Err(error.into())),
+        };
+        self.monitor.enter(Phase::Starting, "waiting for partitions");
+        let letters = match self.letter_topic().await {
+            Ok(letters) => letters,
+            Err(error) => return (true, Err(error)),
+        };
+        let Ready { writers, router, indexed, beside } = ready;
+        let settings = PipelineSettings {
+            batch: self.settings.batch,
+            tolerance: self.settings.errors.tolerance,
+            start,
+            breaker: BreakerSettings {
+                max_ratio_permille: self.settings.errors.max_ratio_permille,
+                window: self.settings.errors.window,
+            },
+            letters,
+        };
+        let mut pipeline = Pipeline::new(source, writers, router, settings, self.monitor);
+        let indexes =
+            indexed.map(|(options, tables)| Indexes::keep(self.settings, &options, &tables, self.monitor));
+        let ended = pipeline.run(&self.stop.asked).await;
+        let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
+        self.monitor.enter(Phase::Draining, reason);
+        let by = self.stop.deadline.get().copied();
+        let by = by.unwrap_or_else(|| tokio::time::Instant::now() + self.settings.shutdown_timeout);
+        let indexes = async {
+            if let Some(indexes) = indexes {
+                indexes.stop(by).await;
+            }
+        };
+        let ((drained, finished), ()) = tokio::join!(pipeline.drain(by), indexes);
+        drop(beside);
+        (drained, ended.and(finished))
     }
-    migrator.check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
-    let tables = VectorTable::check_all(connection.client(), &specs).await?;
-    index::check(&connection, settings, &tables).await?;
-    connection.close().await;
-    Ok(tables)
+
+    /// Where a copy of each dead letter goes, if that is asked for.
+    async fn letter_topic(&self) -> Result<Option<LetterTopic>, ConnectorError> {
+        let (SourceSettings::Kafka(kafka), Some(topic)) =
+            (&self.settings.source, &self.settings.errors.dead_letter_topic)
+        else {
+            return Ok(None);
+        };
+        let letters = LetterTopic::new(kafka, topic, &self.settings.connector)?;
+        letters.look().await.map_err(WriteError::from)?;
+        Ok(Some(letters))
+    }
 }

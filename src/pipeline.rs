@@ -235,7 +235,7 @@ impl<S: Source> Pipeline<S> {
         assignment.tenure = Some(tenure);
         let retained = assignment.retained;
         let origin = match stored {
-            true => "stored in Postgres",
+            true => "stored in the target",
             false if next_offset == retained.earliest => "the beginning, as nothing is stored",
             false if next_offset == retained.end => "the end, as nothing is stored and start is end",
             false => "the configured start, as nothing is stored",

@@ -4,6 +4,8 @@
 //! Invariant: a [`Receipt`] is made only where a transaction has committed, or where the ledger
 //! proves that one had. Nothing else moves a position.
 
+#[cfg(feature = "lancedb")]
+pub(crate) mod lancedb;
 mod ledger;
 pub(crate) mod letters;
 pub(crate) mod positions;
@@ -20,6 +22,8 @@ use crate::batch::{Batch, Refusal};
 use crate::error::WriteError;
 use crate::source::{Partition, Tenure};
 
+#[cfg(feature = "lancedb")]
+pub use lancedb::LanceWriter;
 pub use postgres::PostgresWriter;
 pub use topic::LetterError;
 
@@ -60,6 +64,12 @@ pub struct Receipt {
 impl Receipt {
     /// The server confirmed the commit.
     fn committed(_proof: Committed, batch: &Batch, effect: Effect) -> Self {
+        Self { batch_id: batch.id(), effect }
+    }
+
+    /// Everything of the batch was durable before its positions were, which are now.
+    #[cfg(feature = "lancedb")]
+    fn after_positions(batch: &Batch, effect: Effect) -> Self {
         Self { batch_id: batch.id(), effect }
     }
 
@@ -130,9 +140,13 @@ impl First {
 
 /// Where rows and positions go together. The other of the two seams of the house.
 ///
-/// Contract: [`write`](Writer::write) does all of a batch in one atomic step, or nothing. A batch
-/// whose outcome is unknown (the answer to the commit got lost) may be given again, unchanged, and
-/// is then not applied a second time.
+/// Contract: the positions of a batch move as a whole, and only when all else of it is durable. A batch
+/// whose outcome is unknown (the answer to the commit got lost) may be given again, unchanged, and leaves what it would
+/// have left the first time.
+///
+/// PostgreSQL does all of a batch in one transaction. LanceDB has none over several tables: after a crash, rows of a batch may
+/// be there whose positions have not moved. They have their keys, so that the batch, coming again, puts the same in
+/// their place.
 pub trait Writer: Send + 'static {
     /// Takes a partition over: from here on only the returned tenure can write it. Where no offset
     /// is stored, one of `first` is stored.
@@ -149,11 +163,17 @@ pub trait Writer: Send + 'static {
 
     /// Writes a batch, once.
     ///
-    /// Cancel-safe: a write that was cut off has happened as a whole or not at all, and giving the
-    /// same batch again settles which.
+    /// Cancel-safe: giving the same batch again settles how far a write that was cut off had come.
     ///
     /// # Errors
-    /// See [`WriteError::disposition`]. Nothing is written, unless the error came in answer to the
+    /// See [`WriteError::disposition`]. No position has moved, unless the error came in answer to the
     /// commit; giving the batch again settles that too.
     fn write(&mut self, batch: &Batch) -> impl Future<Output = Result<Written, WriteError>> + Send;
+
+    /// Keeps the target in order, between two writes, which wait for it. Does nothing where the target does so itself.
+    ///
+    /// Cancel-safe, and fails nobody.
+    fn tend(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }

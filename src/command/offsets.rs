@@ -11,6 +11,8 @@ use super::failure::{self, Failure};
 use super::files::Files;
 use super::status::plain;
 use super::store::Store;
+use crate::config::{Settings, TargetSettings};
+use crate::error::ConnectorError;
 use crate::write::positions::{self, Stored};
 
 /// What is to be done with stored positions.
@@ -43,9 +45,26 @@ pub async fn offsets(command: &OffsetsCommand) -> io::Result<u8> {
 }
 
 async fn show(files: &Files, all: bool, json: bool) -> Result<(), Failure> {
-    let store = Store::open(files, "embedsink.offsets", &["select"]).await?;
-    let connector = (!all).then(|| store.connector());
-    let stored = positions::list(&store.connection, connector).await?;
+    let settings = Settings::from_file(&files.config, files.secrets.as_deref());
+    let settings = settings.map_err(ConnectorError::from)?;
+    let connector = (!all).then_some(settings.connector.as_str());
+    let stored = match &settings.target {
+        TargetSettings::Postgres(_) => {
+            let store = Store::open(files, "embedsink.offsets", &["select"]).await?;
+            let stored = positions::list(&store.connection, connector).await?;
+            store.connection.close().await;
+            stored
+        }
+        #[cfg(feature = "lancedb")]
+        TargetSettings::Lance(lance) => {
+            let dataset = crate::target::lancedb::dataset(lance)?;
+            let listed = crate::write::lancedb::positions::list(&dataset, connector).await;
+            listed.map_err(crate::target::lancedb::failed)?
+        }
+        // The configuration refuses it before.
+        #[cfg(not(feature = "lancedb"))]
+        TargetSettings::Lance(_) => return Err(ConnectorError::Defect("no LanceDB in it".to_owned()).into()),
+    };
     let text = if json {
         stored.iter().map(|position| format!("{}\n", object(position))).collect()
     } else if stored.is_empty() {
@@ -58,7 +77,6 @@ async fn show(files: &Files, all: bool, json: bool) -> Result<(), Failure> {
     } else {
         table(&stored, all)
     };
-    store.connection.close().await;
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)

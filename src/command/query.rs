@@ -1,7 +1,9 @@
 //! Looking into a target table: rows, or the nearest to a vector.
 //!
-//! What is asked of the target stands in `postgres.rs`, and nowhere else here.
+//! What is asked of a target stands in `postgres.rs` and `lancedb.rs`, and nowhere else here.
 
+#[cfg(feature = "lancedb")]
+mod lancedb;
 mod postgres;
 mod print;
 
@@ -14,10 +16,9 @@ use serde_json::value::RawValue;
 
 use super::failure::{self, Failure};
 use super::files::Files;
-use crate::config::{Settings, nearest};
+use crate::config::{Settings, TableSettings, TargetSettings, nearest};
 use crate::decode;
 use crate::error::ConnectorError;
-use postgres::Target;
 
 /// As many neighbours an index gives at most.
 const MOST_NEIGHBOURS: u32 = 1000;
@@ -76,13 +77,78 @@ struct Answer {
 /// How near was measured.
 struct Nearness {
     metric: &'static str,
-    operator: &'static str,
+    /// pgvector's operator for it.
+    operator: Option<&'static str>,
     /// Why by this one, in words.
     origin: String,
     /// The vector index that was used.
     index: Option<String>,
     /// The metric is one of angles: a vector of zeros has none.
     is_angular: bool,
+}
+
+/// One table of the target.
+enum Target {
+    Database(postgres::Database),
+    #[cfg(feature = "lancedb")]
+    Dataset(lancedb::Dataset),
+}
+
+impl Target {
+    /// Checks that the table is there, has its shape and may be read.
+    async fn open(settings: &Settings, table: &TableSettings) -> Result<Self, Failure> {
+        match &settings.target {
+            TargetSettings::Postgres(server) => {
+                postgres::Database::open(settings, server, table).await.map(Self::Database)
+            }
+            #[cfg(feature = "lancedb")]
+            TargetSettings::Lance(dataset) => lancedb::Dataset::open(dataset, table).await.map(Self::Dataset),
+            // The configuration refuses it before.
+            #[cfg(not(feature = "lancedb"))]
+            TargetSettings::Lance(_) => Err(ConnectorError::Defect("no LanceDB in it".to_owned()).into()),
+        }
+    }
+
+    /// The row with this id, if there is one.
+    async fn row(&mut self, id: &str, with_vector: bool) -> Result<Answer, Failure> {
+        match self {
+            Self::Database(database) => database.row(id, with_vector).await,
+            #[cfg(feature = "lancedb")]
+            Self::Dataset(dataset) => dataset.row(id, with_vector).await,
+        }
+    }
+
+    /// Some rows.
+    async fn rows(&mut self, limit: u32, with_vector: bool) -> Result<Answer, Failure> {
+        match self {
+            Self::Database(database) => database.rows(limit, with_vector).await,
+            #[cfg(feature = "lancedb")]
+            Self::Dataset(dataset) => dataset.rows(limit, with_vector).await,
+        }
+    }
+
+    /// The rows nearest to a vector of the right dimension.
+    async fn near(
+        &mut self,
+        vector: &[f32],
+        except: Option<&str>,
+        limit: u32,
+        with_vector: bool,
+    ) -> Result<Answer, Failure> {
+        match self {
+            Self::Database(database) => database.near(vector, except, limit, with_vector).await,
+            #[cfg(feature = "lancedb")]
+            Self::Dataset(dataset) => dataset.near(vector, except, limit, with_vector).await,
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Database(database) => database.close().await,
+            #[cfg(feature = "lancedb")]
+            Self::Dataset(_) => {}
+        }
+    }
 }
 
 /// Asks and prints. Returns the exit code: 0 done, 1 failed, 78 bad configuration, which is also where a right is missing

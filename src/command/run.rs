@@ -3,16 +3,18 @@
 use std::io;
 use std::path::Path;
 
-use sink_postgres_vector::{Connection, VectorTable};
+use sink_postgres_vector::VectorTable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Settings, SourceSettings};
+use crate::config::{PostgresSettings, Settings, SourceSettings, TargetSettings};
 use crate::error::{ConnectorError, FAILED};
 use crate::framework::monitoring;
 use crate::index;
 use crate::lifecycle::{Connector, StopReport};
 use crate::source::kafka;
+#[cfg(feature = "lancedb")]
 use crate::target;
+use crate::target::postgres;
 
 /// Runs the connector until SIGTERM, SIGINT or SIGHUP, or until it fails. Returns the exit code.
 ///
@@ -65,26 +67,36 @@ pub fn check(config: &Path, secrets: Option<&Path>) -> u8 {
 pub async fn migrate(config: &Path, secrets: Option<&Path>) -> u8 {
     let migrated = async {
         let settings = load(config, secrets)?;
-        let options = target::connect_options(&settings);
-        let mut connection =
-            Connection::open(&options).await.map_err(|error| ConnectorError::Connect(error.into()))?;
-        let specs = target::table_specs(&settings)?;
-        let applied = target::migrator().apply(&mut connection, &specs).await?;
-        target::log_applied(&applied);
-        target::migrator().check_rights(connection.client(), target::BOOKKEEPING_RIGHTS).await?;
-        let tables = VectorTable::check_all(connection.client(), &specs).await?;
-        index::check(&connection, &settings, &tables).await?;
-        connection.close().await;
-        index::build_missing(&settings, &tables).await?;
-        Ok::<(), ConnectorError>(())
+        match &settings.target {
+            TargetSettings::Postgres(postgres) => migrate_database(&settings, postgres).await?,
+            #[cfg(feature = "lancedb")]
+            TargetSettings::Lance(lance) => target::lancedb::make(&settings, lance).await?,
+            // The configuration refuses it before.
+            #[cfg(not(feature = "lancedb"))]
+            TargetSettings::Lance(_) => return Err(ConnectorError::Defect("no LanceDB in it".to_owned())),
+        }
+        Ok(settings.target.postgres().map_or("dataset", |_| "database"))
     };
     match migrated.await {
-        Ok(()) => {
-            tracing::info!("the database is up to date, and its tables fit");
+        Ok(what) => {
+            tracing::info!("the {what} is up to date, and its tables fit");
             0
         }
         Err(error) => report_failure(&error),
     }
+}
+
+async fn migrate_database(settings: &Settings, server: &PostgresSettings) -> Result<(), ConnectorError> {
+    let options = postgres::connect_options(&settings.connector, server);
+    let mut connection = postgres::connect(&options).await?;
+    let specs = postgres::table_specs(settings)?;
+    let migrator = postgres::migrator();
+    postgres::log_applied(&migrator.apply(&mut connection, &specs).await?);
+    migrator.check_rights(connection.client(), postgres::BOOKKEEPING_RIGHTS).await?;
+    let tables = VectorTable::check_all(connection.client(), &specs).await?;
+    index::check(&connection, settings, &tables).await?;
+    connection.close().await;
+    index::build_missing(settings, server.migrate, &options, &tables).await
 }
 
 /// The settings, checked as far as that goes without a connection.
@@ -150,22 +162,21 @@ fn log_start(settings: &Settings) {
 
 /// Where from and where to, in a line. Holds no secret.
 fn summary(settings: &Settings) -> String {
-    let (source, postgres) = (&settings.source, &settings.postgres);
     let tables: Vec<String> =
         settings.tables.iter().map(|table| format!("{}({})", table.name, table.dimensions)).collect();
-    let source = match source {
+    let source = match &settings.source {
         SourceSettings::Kafka(kafka) => {
             format!("topics {} on {}", kafka.topics.join(","), kafka.bootstrap_servers.join(","))
         }
         SourceSettings::Fluvio(fluvio) => format!("Fluvio topic {}", fluvio.topic.name),
     };
-    format!(
-        "{source} into tables {} on {}:{}/{}",
-        tables.join(","),
-        postgres.host,
-        postgres.port,
-        postgres.database
-    )
+    let target = match &settings.target {
+        TargetSettings::Postgres(server) => {
+            format!("on {}:{}/{}", server.host, server.port, server.database)
+        }
+        TargetSettings::Lance(dataset) => format!("in LanceDB at {}", dataset.uri),
+    };
+    format!("{source} into tables {} {target}", tables.join(","))
 }
 
 pub(super) fn report_failure(error: &ConnectorError) -> u8 {

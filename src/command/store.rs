@@ -1,16 +1,17 @@
 //! The database with a connector's bookkeeping, for the commands that look into it.
 
-use sink_postgres_vector::Connection;
+use sink_postgres_vector::{ConnectOptions, Connection};
 
 use super::failure::Failure;
 use super::files::Files;
 use crate::config::Settings;
 use crate::error::ConnectorError;
-use crate::target;
+use crate::target::postgres;
 
 /// The database in which the bookkeeping is, and whose it is.
 pub(super) struct Store {
     pub(super) settings: Settings,
+    pub(super) options: ConnectOptions,
     pub(super) connection: Connection,
 }
 
@@ -19,11 +20,19 @@ impl Store {
     pub(super) async fn open(files: &Files, table: &str, rights: &[&str]) -> Result<Self, Failure> {
         let settings = Settings::from_file(&files.config, files.secrets.as_deref());
         let settings = settings.map_err(ConnectorError::from)?;
-        let connection = Connection::open(&target::connect_options(&settings)).await?;
-        let migrator = target::migrator();
+        let Some(server) = settings.target.postgres() else {
+            return Err(Failure::Refused(
+                "this command looks into PostgreSQL, and the configuration writes to LanceDB. docs/lancedb.md says how to \
+                 look into its table embedsink_dead_letters"
+                    .to_owned(),
+            ));
+        };
+        let options = postgres::connect_options(&settings.connector, server);
+        let connection = Connection::open(&options).await?;
+        let migrator = postgres::migrator();
         migrator.check(connection.client(), &[]).await.map_err(ConnectorError::from)?;
         migrator.check_rights(connection.client(), &[(table, rights)]).await.map_err(ConnectorError::from)?;
-        Ok(Self { settings, connection })
+        Ok(Self { settings, options, connection })
     }
 
     pub(super) fn connector(&self) -> &str {

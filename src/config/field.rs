@@ -197,6 +197,16 @@ impl<'a> Field<'a> {
         report.add(at, &self.path, what, fix);
     }
 
+    /// Reports something about the key rather than its value.
+    pub(super) fn complain_at_key(
+        &self,
+        report: &mut Report,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        report.add(self.key_at, &self.path, what, fix);
+    }
+
     /// Reports a value of the wrong type.
     pub(super) fn mismatch(&self, expected: &str, fix: &str, report: &mut Report) {
         let found = match &self.node.value {

@@ -32,7 +32,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "remove it",
     ),
     ("transforms.*.invoke", "the connector runs a SmartModule as what it is", "remove it"),
-    ("embedsink.sink.lancedb", "this build has no LanceDB target", "name `embedsink.sink.postgres`"),
 ];
 const CONSUMER: &str = "a consumer block belongs under `meta`, and nothing would read it here";
 const PRODUCER: &str = "this connector is a sink, and produces nothing";

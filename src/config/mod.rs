@@ -1,14 +1,15 @@
 //! The configuration: one YAML file in, [`Settings`] out, or every problem of the file at once.
 //!
 //! The way of a file: `node` makes YAML a tree that knows its places, `template` puts the secrets in,
-//! `section` and `field` give strict, typed access, `source` tells Kafka from Fluvio, and one file for each
-//! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `tables`, `errors`)
+//! `section` and `field` give strict, typed access, `source` tells Kafka from Fluvio, `sink` PostgreSQL from LanceDB, and one file for each
+//! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `lancedb`, `tables`, `batch`, `errors`)
 //! makes its settings. `reference` describes every key there is, once: for the reader, for `schema`, which
 //! writes `Connector.toml` and the table of the guide, and for `show`, which tells what is in force and why.
 //!
 //! Invariant: either every value of [`Settings`] is valid, or there is one [`Problem`] for each that is
 //! not. No message and no `Debug` shows a secret, and no connection is opened.
 
+mod batch;
 mod consumer;
 mod errors;
 mod field;
@@ -17,6 +18,7 @@ mod fluvio;
 mod index;
 mod kafka;
 mod keys;
+mod lancedb;
 mod meta;
 mod node;
 mod postgres;
@@ -27,6 +29,7 @@ mod schema;
 mod section;
 mod settings;
 mod show;
+mod sink;
 mod source;
 mod tables;
 mod template;
@@ -41,9 +44,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use node::Node;
-use problem::{Origin, Report, Resolved};
+use problem::{Report, Resolved};
 use quantity::Limits;
 use section::Section;
+use sink::{ChosenSink, SinkKind};
 use source::{Build, Chosen};
 use template::Secrets;
 use topic::{Form, Taker, Topic};
@@ -54,8 +58,9 @@ pub(crate) use keys::nearest;
 pub use problem::{ConfigError, Position, Problem};
 pub use schema::{connector_toml, key_table};
 pub use settings::{
-    BatchSettings, ClientSettings, ErrorSettings, IndexBuildTime, IndexSettings, KafkaSettings, MigrateMode,
-    PostgresSettings, Settings, SourceSettings, StaleWrites, TableSettings, TlsMode, TlsSettings, Tolerance,
+    BatchSettings, ClientSettings, ErrorSettings, IndexBuildTime, IndexSettings, KafkaSettings,
+    LanceIndexMethod, LanceIndexSettings, LanceMetric, LanceSettings, MigrateMode, PostgresSettings,
+    Settings, SourceSettings, StaleWrites, TableSettings, TargetSettings, TlsMode, TlsSettings, Tolerance,
 };
 pub use show::{Setting, Shown, show};
 
@@ -152,16 +157,9 @@ impl Reader<'_> {
         };
         let (connector, source) = self.read_source(&root, meta.as_ref(), form, &chosen, report);
         let embedsink = embedsink?;
-        let postgres = embedsink
-            .section("sink", "embedsink.sink", report)
-            .and_then(|sink| {
-                let field = sink.require("postgres", "add the block with at least `url`", report)?;
-                Section::open(field.node, &field.path, field.key_at, "embedsink.sink.postgres", report)
-            })
-            .and_then(|postgres| postgres::read(&postgres, self.folder, self.environment, report));
-        let prepared = postgres.as_ref().is_none_or(|postgres| postgres.prepared);
-        let tables = tables::read(&embedsink, prepared, report);
-        let batch = read_batch(&embedsink, report);
+        let (target, kind) = self.read_sink(&embedsink, report);
+        let tables = tables::read(&embedsink, kind, report);
+        let batch = batch::read(&embedsink, kind, report);
         let errors = errors::read(&embedsink, &chosen, source.as_ref(), report);
         let shutdown_timeout = match embedsink.get("shutdown-timeout") {
             Some(field) => field.duration(&SHUTDOWN_TIMEOUT, report),
@@ -170,12 +168,28 @@ impl Reader<'_> {
         Some(Settings {
             connector: connector?,
             source: source?,
-            postgres: postgres?,
+            target: target?,
             tables: tables?,
             batch: batch?,
             errors: errors?,
             shutdown_timeout: shutdown_timeout?,
         })
+    }
+
+    /// The target, and what the rest of the file has to know of it.
+    fn read_sink(&self, embedsink: &Section<'_>, report: &mut Report) -> (Option<TargetSettings>, SinkKind) {
+        match sink::choose(embedsink, self.build, report) {
+            ChosenSink::Postgres(block) => {
+                let postgres = postgres::read(&block, self.folder, self.environment, report);
+                let prepared = postgres.as_ref().is_none_or(|postgres| postgres.prepared);
+                (postgres.map(TargetSettings::Postgres), SinkKind::Postgres { prepared })
+            }
+            ChosenSink::Lance(block) => {
+                let lance = lancedb::read(&block, self.folder, report);
+                (lance.map(TargetSettings::Lance), SinkKind::Lance)
+            }
+            ChosenSink::Unclear => (None, SinkKind::Unclear),
+        }
     }
 
     /// The connector's name, and the source.
@@ -235,58 +249,8 @@ fn read_version(root: &Section<'_>, report: &mut Report) -> Form {
     }
 }
 
-const MAX_ROWS: Limits<u32> =
-    Limits { least: 1, most: 100_000, why: "a batch holds at least one row, and is kept in memory whole" };
-const MAX_BYTES: Limits<usize> = Limits {
-    least: 64 << 10,
-    most: 256 << 20,
-    why: "a batch needs room for a record, and is kept in memory whole",
-};
-const MAX_WAIT: Limits<Duration> = Limits {
-    least: Duration::from_millis(1),
-    most: Duration::from_secs(60),
-    why: "a record waits this long before it is written",
-};
-const LINGER: Limits<Duration> = Limits {
-    least: Duration::ZERO,
-    most: Duration::from_secs(60),
-    why: "a record waits this long before it is written, though it could be at once",
-};
 const SHUTDOWN_TIMEOUT: Limits<Duration> = Limits {
     least: Duration::from_millis(100),
     most: Duration::from_secs(600),
     why: "a stop needs time for the write in flight, but must end",
 };
-
-fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSettings> {
-    let batch = embedsink.section("batch", "embedsink.batch", report)?;
-    let max_rows = match batch.get("max-rows") {
-        Some(field) => field.count(&MAX_ROWS, report).and_then(|rows| usize::try_from(rows).ok()),
-        None => Some(2000),
-    };
-    let max_bytes = match batch.get("max-bytes") {
-        Some(field) => field.size(&MAX_BYTES, report),
-        None => Some(8 << 20),
-    };
-    let max_wait = match batch.get("max-wait") {
-        Some(field) => field.duration(&MAX_WAIT, report),
-        None => Some(Duration::from_millis(200)),
-    };
-    let linger = match batch.get("linger") {
-        Some(field) => field.duration(&LINGER, report).and_then(|linger| {
-            let fits = max_wait.is_none_or(|max_wait| linger <= max_wait);
-            if !fits {
-                let what = format!("{} is longer than `batch.max-wait`", field.quoted());
-                field.complain(report, what, "give less, or raise max-wait");
-            }
-            fits.then_some(linger)
-        }),
-        None => {
-            let linger = max_wait.map(|max_wait| max_wait.min(Duration::from_millis(5)));
-            let text = linger.map(quantity::exact_duration);
-            report.resolve(format!("{}.linger", batch.path), text, Origin::Default);
-            linger
-        }
-    };
-    Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait?, linger: linger? })
-}

@@ -20,7 +20,7 @@ pub struct Settings {
     /// Where records come from.
     pub source: SourceSettings,
     /// Where rows go.
-    pub postgres: PostgresSettings,
+    pub target: TargetSettings,
     /// The target tables, never empty. The first takes records that name none.
     pub tables: Vec<TableSettings>,
     /// When a batch is full.
@@ -89,6 +89,36 @@ impl KafkaSettings {
         let is_off = |name: &str, words: &[&str]| value(name).is_some_and(|value| words.contains(&&*value));
         OFF.iter().filter(|(name, words, _)| is_off(name, words)).map(|(.., shown)| *shown).collect()
     }
+}
+
+/// Where rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetSettings {
+    /// `embedsink.sink.postgres`.
+    Postgres(PostgresSettings),
+    /// `embedsink.sink.lancedb`. Only in builds with the feature `lancedb`.
+    Lance(LanceSettings),
+}
+
+impl TargetSettings {
+    /// The server, if that is what rows go to.
+    pub fn postgres(&self) -> Option<&PostgresSettings> {
+        match self {
+            Self::Postgres(postgres) => Some(postgres),
+            Self::Lance(_) => None,
+        }
+    }
+}
+
+/// Which LanceDB dataset to write to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanceSettings {
+    /// A folder, or the URI of an object store. Holds no credential.
+    pub uri: String,
+    /// What the object store needs, by LanceDB's own names. Empty for a folder.
+    pub storage_options: BTreeMap<String, Secret>,
+    /// That nothing else writes there, on the word of whoever wrote the file. Always `true` for an object store.
+    pub sole_writer: bool,
 }
 
 /// How to reach PostgreSQL.
@@ -168,8 +198,41 @@ pub struct TableSettings {
     pub dimensions: u16,
     /// What a record does that is older than the row that is there.
     pub stale_writes: StaleWrites,
-    /// The vector index that the connector sees to; without one it does nothing about indexes.
+    /// The vector index in PostgreSQL that the connector sees to; without one it does nothing about indexes.
     pub index: Option<IndexSettings>,
+    /// The same in LanceDB. Never both.
+    pub lance_index: Option<LanceIndexSettings>,
+}
+
+/// A table's vector index in LanceDB. It is built by the writer once the table has enough rows, and kept up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LanceIndexSettings {
+    /// What it is like.
+    pub method: LanceIndexMethod,
+    /// The distance it is made for.
+    pub metric: LanceMetric,
+}
+
+/// What LanceDB's vector indexes are like. All are in partitions (IVF).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanceIndexMethod {
+    /// A graph in each partition, over numbers of 8 bits.
+    HnswSq,
+    /// Product quantization.
+    Pq,
+    /// Whole vectors.
+    Flat,
+}
+
+/// The distances that LanceDB's indexes are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanceMetric {
+    /// Cosine distance.
+    Cosine,
+    /// Euclidean distance.
+    L2,
+    /// Inner product.
+    Dot,
 }
 
 /// A table's vector index.

@@ -16,7 +16,7 @@ use super::field::{is_secret_key, join};
 use super::node::{Entry, Node, Scalar, Value};
 use super::problem::{ConfigError, Origin, Resolved};
 use super::reference::{Absent, Described, KEYS, Kind};
-use super::settings::{Settings, SourceSettings};
+use super::settings::{Settings, SourceSettings, TargetSettings};
 use super::source::Build;
 use super::url::PostgresUrl;
 use super::{file, read_tree};
@@ -172,7 +172,7 @@ impl Walk<'_> {
             (Kind::Map, Some(entry)) if !entries(Some(&entry.node)).is_empty() => {
                 self.heading(path, name, depth);
                 for entry in entries(Some(&entry.node)) {
-                    let is_secret = is_secret_property(entry);
+                    let is_secret = name == "storage-options" || is_secret_property(entry);
                     self.value(&join(path, &entry.key), &entry.key, entry, is_secret, depth + 1);
                 }
             }
@@ -254,6 +254,7 @@ impl Walk<'_> {
     /// Whether the key means anything beside the others: the reader refuses some that would do nothing.
     fn applies(&self, schema: &str, node: Option<&Node>) -> bool {
         let is_kafka = matches!(self.settings.source, SourceSettings::Kafka(_));
+        let is_lance = matches!(self.settings.target, TargetSettings::Lance(_));
         let word = |key: &str| match entries(node)
             .iter()
             .find(|entry| entry.key == key)
@@ -265,8 +266,11 @@ impl Walk<'_> {
         match schema {
             "meta.consumer" | "transforms" | "embedsink.source.fluvio" => !is_kafka,
             "embedsink.source.kafka" => is_kafka,
+            "embedsink.sink.postgres" => !is_lance,
+            "embedsink.sink.lancedb" => is_lance,
             "meta.consumer.offset.flush-period" => word("strategy") != Some("none"),
             _ => match schema.strip_prefix("embedsink.tables.*.index.") {
+                Some(key) if is_lance => key == "kind" || (key == "metric" && word("kind") != Some("none")),
                 Some("m" | "ef-construction") => matches!(word("kind"), None | Some("hnsw")),
                 Some("lists") => word("kind") == Some("ivfflat"),
                 Some(key) => key == "kind" || word("kind") != Some("none"),

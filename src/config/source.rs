@@ -10,11 +10,14 @@ use super::section::Section;
 pub(super) struct Build {
     /// The feature `fluvio`.
     pub(super) fluvio: bool,
+    /// The feature `lancedb`.
+    pub(super) lancedb: bool,
 }
 
 impl Build {
     /// This build.
-    pub(super) const THIS: Self = Self { fluvio: cfg!(feature = "fluvio") };
+    pub(super) const THIS: Self =
+        Self { fluvio: cfg!(feature = "fluvio"), lancedb: cfg!(feature = "lancedb") };
 }
 
 /// The source and its block.

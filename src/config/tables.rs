@@ -2,18 +2,20 @@
 
 use super::field::Key;
 use super::index::{self, Surroundings};
+use super::lancedb;
 use super::problem::{Report, quote};
 use super::quantity::Limits;
 use super::section::Section;
 use super::settings::{StaleWrites, TableSettings};
+use super::sink::SinkKind;
 
 const DIMENSIONS: Limits<u32> =
     Limits { least: 1, most: 16_000, why: "a pgvector column holds between 1 and 16000 dimensions" };
 
-/// Reads the tables in file order: the first takes records that name none. `prepared` is that of the sink.
+/// Reads the tables in file order: the first takes records that name none.
 pub(super) fn read(
     embedsink: &Section<'_>,
-    prepared: bool,
+    sink: SinkKind,
     report: &mut Report,
 ) -> Option<Vec<TableSettings>> {
     let fix = "add a table, such as `embeddings: {dimensions: 384}`";
@@ -26,12 +28,17 @@ pub(super) fn read(
     let mut tables = Vec::new();
     let mut good = true;
     for (name, field) in entries {
-        if let Some((what, fix)) = name_complaint(&name) {
+        let complaint = match sink {
+            SinkKind::Postgres { .. } => name_complaint(&name),
+            SinkKind::Lance => lancedb::name_complaint(&name),
+            SinkKind::Unclear => None,
+        };
+        if let Some((what, fix)) = complaint {
             report.add(field.key_at, &field.path, what, fix);
             good = false;
         }
         match Section::open(field.node, &field.path, field.key_at, "embedsink.tables.*", report)
-            .and_then(|table| read_table(name, &table, prepared, report))
+            .and_then(|table| read_table(name, &table, sink, report))
         {
             Some(table) => tables.push(table),
             None => good = false,
@@ -43,7 +50,7 @@ pub(super) fn read(
 fn read_table(
     name: String,
     table: &Section<'_>,
-    prepared: bool,
+    sink: SinkKind,
     report: &mut Report,
 ) -> Option<TableSettings> {
     let dimensions = table
@@ -54,11 +61,14 @@ fn read_table(
         Some(field) => field.choice(&[("apply", StaleWrites::Apply), ("skip", StaleWrites::Skip)], report),
         None => Some(StaleWrites::default()),
     };
-    let index = match table.get("index") {
-        Some(field) => index::read(field, Surroundings { dimensions, prepared }, report),
-        None => Some(None),
+    let (index, lance_index) = match (table.get("index"), sink) {
+        (Some(field), SinkKind::Postgres { prepared }) => {
+            (index::read(field, Surroundings { dimensions, prepared }, report)?, None)
+        }
+        (Some(field), SinkKind::Lance) => (None, lancedb::read_index(field, report)?),
+        (Some(_), SinkKind::Unclear) | (None, _) => (None, None),
     };
-    Some(TableSettings { name, dimensions: dimensions?, stale_writes: stale_writes?, index: index? })
+    Some(TableSettings { name, dimensions: dimensions?, stale_writes: stale_writes?, index, lance_index })
 }
 
 fn name_complaint(name: &str) -> Option<(String, &'static str)> {

@@ -51,14 +51,26 @@ fn fluvio(settings: &Settings) -> &FluvioSettings {
 
 /// Reads the text as a build with everything in it does.
 fn read(text: &str) -> Result<Settings, ConfigError> {
-    read_text("c.yaml", text, &SecretStore::environment(), &no_environment, Build { fluvio: true })
+    read_text(
+        "c.yaml",
+        text,
+        &SecretStore::environment(),
+        &no_environment,
+        Build { fluvio: true, lancedb: true },
+    )
 }
 
 fn read_with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
     let environment = |name: &str| {
         variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     };
-    read_text("c.yaml", text, &SecretStore::environment(), &environment, Build { fluvio: true })
+    read_text(
+        "c.yaml",
+        text,
+        &SecretStore::environment(),
+        &environment,
+        Build { fluvio: true, lancedb: true },
+    )
 }
 
 /// The minimal configuration with each `from` replaced.
@@ -278,8 +290,13 @@ fn every_example_of_the_documents_is_read_without_a_problem() {
             "yaml fragment" => completed(&text),
             _ => text,
         };
-        let result =
-            super::read_text(&name, &text, &SecretStore::environment(), &environment, Build { fluvio: true });
+        let result = super::read_text(
+            &name,
+            &text,
+            &SecretStore::environment(),
+            &environment,
+            Build { fluvio: true, lancedb: true },
+        );
         assert!(result.is_ok(), "{text}\n{}", result.unwrap_err());
         seen += 1;
     }
@@ -400,9 +417,9 @@ fn values_that_yaml_would_type_keep_their_spelling() {
     let settings = read(&text).unwrap();
     assert_eq!(settings.connector, "1.10");
     assert_eq!(kafka(&settings).topics, ["007"]);
-    assert_eq!(settings.postgres.database, "on");
-    assert_eq!(settings.postgres.user, "0x10");
-    assert_eq!(settings.postgres.password, Some(Secret::new("0123")));
+    assert_eq!(settings.target.postgres().unwrap().database, "on");
+    assert_eq!(settings.target.postgres().unwrap().user, "0x10");
+    assert_eq!(settings.target.postgres().unwrap().password, Some(Secret::new("0123")));
     assert_eq!(settings.tables[0].name, "2024");
     let values: Vec<&str> = kafka(&settings).properties.values().map(Secret::expose).collect();
     assert_eq!(values, ["true", "1e3", "1.50", "no", "~", ".inf"]);
@@ -470,7 +487,9 @@ fn a_url_and_keys_and_the_environment_fill_each_other_in() {
         ("PGUSER", "eu"),
         ("PGPASSWORD", "ep"),
     ];
-    let read = |keys: &str| read_with(&changed(&[(POSTGRES, keys)]), &variables).unwrap().postgres;
+    let read = |keys: &str| {
+        read_with(&changed(&[(POSTGRES, keys)]), &variables).unwrap().target.postgres().unwrap().clone()
+    };
 
     let from_environment = read("");
     assert_eq!((from_environment.host.as_str(), from_environment.port), ("db.example", 6000));
@@ -508,7 +527,7 @@ fn a_bad_environment_is_a_problem_and_an_empty_variable_is_none() {
 fn tls_is_verified_unless_the_host_is_local_or_the_user_says_otherwise() {
     let mode = |host: &str| {
         let text = changed(&[(POSTGRES, &format!("host: '{host}', database: d, user: u"))]);
-        read(&text).unwrap().postgres.tls.mode
+        read(&text).unwrap().target.postgres().unwrap().tls.mode
     };
     for host in ["localhost", "127.0.0.1", "127.8.8.8", "::1", "/run/postgresql"] {
         assert_eq!(mode(host), TlsMode::Disable, "{host}");
@@ -522,7 +541,7 @@ fn tls_is_verified_unless_the_host_is_local_or_the_user_says_otherwise() {
 fn the_tls_mode_of_the_environment_counts_where_neither_key_nor_url_gives_one() {
     let mode = |keys: &str, word: &str| {
         let text = changed(&[(POSTGRES, keys)]);
-        read_with(&text, &[("PGSSLMODE", word)]).map(|settings| settings.postgres.tls.mode)
+        read_with(&text, &[("PGSSLMODE", word)]).map(|settings| settings.target.postgres().unwrap().tls.mode)
     };
     let server = "host: h, database: d, user: u";
     for (word, expected) in [
@@ -612,10 +631,13 @@ fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
         let path = folder.write("c.yaml", with_postgres(&format!("tls: {{{tls}}}")));
         Settings::from_file(&path, None)
     };
-    let tls = load("ca-file: ca.pem").unwrap().postgres.tls;
+    let tls = load("ca-file: ca.pem").unwrap().target.postgres().unwrap().tls;
     let ca_file = Some(folder.0.join("ca.pem"));
     assert_eq!(tls, TlsSettings { mode: TlsMode::VerifyFull, ca_file, client: None });
-    assert_eq!(load("mode: verify-ca, ca-file: ca.pem").unwrap().postgres.tls.mode, TlsMode::VerifyCa);
+    assert_eq!(
+        load("mode: verify-ca, ca-file: ca.pem").unwrap().target.postgres().unwrap().tls.mode,
+        TlsMode::VerifyCa
+    );
     for mode in ["disable", "require"] {
         let error = load(&format!("mode: {mode}, ca-file: ca.pem")).unwrap_err();
         assert_eq!(error.problems[0].what, "contradicts the TLS mode, which verifies no certificate");
@@ -644,8 +666,14 @@ fn secrets_are_put_in_after_yaml_so_that_no_value_can_inject_any() {
         ["x\"}, user: root, y: {z", "a: b # c", "*a", "line\nuser: root", "${{ secrets.HOST }}", "'", "~"]
     {
         let settings = read_with(&text, &[("PW", value), ("HOST", "example")]).unwrap();
-        assert_eq!(settings.postgres.password.as_ref().map(Secret::expose), Some(value));
-        assert_eq!((settings.postgres.user.as_str(), settings.postgres.host.as_str()), ("u", "db.example"));
+        assert_eq!(settings.target.postgres().unwrap().password.as_ref().map(Secret::expose), Some(value));
+        assert_eq!(
+            (
+                settings.target.postgres().unwrap().user.as_str(),
+                settings.target.postgres().unwrap().host.as_str()
+            ),
+            ("u", "db.example")
+        );
         assert_eq!(kafka(&settings).properties["sasl.password"].expose(), format!("{value}!"));
     }
 }

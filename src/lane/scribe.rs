@@ -47,6 +47,7 @@ impl<W: Writer> Scribe<W> {
                     let begun = Instant::now();
                     self.write(batch, &listener).await?;
                     tray.progress.send_modify(|progress| progress.took = begun.elapsed());
+                    self.writer.tend().await;
                 }
                 Job::Release(done) => drop(done),
             }

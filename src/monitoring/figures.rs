@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::dataset::DatasetFigures;
 use super::health::Moment;
 use super::index::IndexFigures;
 use crate::reject::RejectReason;
@@ -159,6 +160,9 @@ pub struct Figures {
     /// The vector indexes, by table in the order of the configuration. Empty until the tables are checked.
     #[serde(default)]
     pub indexes: Vec<IndexFigures>,
+    /// The tables of the LanceDB dataset, by name. Empty where the target is another, and until they are looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dataset: Vec<DatasetFigures>,
 }
 
 /// What is known of a partition that is held.

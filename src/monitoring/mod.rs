@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing in here holds a payload, a key, a vector or a secret.
 
+mod dataset;
 mod figures;
 mod health;
 mod index;
@@ -24,10 +25,12 @@ use crate::index::Look;
 use crate::source::{Budget, Fetched, Partition, Tenure};
 use crate::write::Receipt;
 
+pub use dataset::{DatasetFigures, StoredTable, UpkeepFigures};
 pub use figures::{Buffer, DeadLetters, Figures, Flow, PartitionFigures, Retries, Rows, Summary, Totals};
 pub use health::{Health, Lag, LastError, Moment, Phase};
 pub use index::{IndexFigures, IndexProgress, IndexState};
 
+use dataset::Kept;
 use figures::{Distribution, Held};
 use health::{Course, Mark};
 
@@ -54,6 +57,8 @@ struct State {
     held: BTreeMap<Partition, Held>,
     /// By table, in the order of the configuration.
     indexes: Vec<IndexFigures>,
+    /// The tables of a LanceDB dataset, by name.
+    dataset: BTreeMap<String, Kept>,
 }
 
 /// Where all parts report to: once for each batch, run or event, never for each record.
@@ -89,6 +94,7 @@ impl Monitor {
             record_age: Distribution::new(MOST_MILLIS, 1e3),
             held: BTreeMap::new(),
             indexes: Vec::new(),
+            dataset: BTreeMap::new(),
         };
         Self { connector: connector.into(), budget, started: Mark::now(), state: Mutex::new(state) }
     }
@@ -134,6 +140,7 @@ impl Monitor {
             buffer: Buffer { used_bytes: self.budget.used() as u64, limit_bytes: self.budget.bytes() as u64 },
             partitions: state.held.iter().map(partition_figures).collect(),
             indexes: state.indexes.clone(),
+            dataset: state.dataset.values().map(Kept::figures).collect(),
         };
         Report { health: state.health(), sink }
     }
@@ -246,6 +253,22 @@ impl Monitor {
         }
     }
 
+    /// What there is of a table of the dataset.
+    #[cfg(feature = "lancedb")]
+    pub(crate) fn stored(&self, stored: StoredTable) {
+        let table = stored.table.clone();
+        self.lock().dataset.entry(table).or_default().stored = stored;
+    }
+
+    /// A table of the dataset was tidied, which freed so many bytes; or why it was not.
+    #[cfg(feature = "lancedb")]
+    pub(crate) fn tidied(&self, table: &str, outcome: Result<u64, String>) {
+        let mut state = self.lock();
+        let kept = state.dataset.entry(table.to_owned()).or_default();
+        kept.stored.table = table.to_owned();
+        kept.tidied(outcome);
+    }
+
     /// What the connector is doing, for those who wait for a good moment.
     pub(crate) fn look(&self) -> Look {
         let state = self.lock();
@@ -320,10 +343,7 @@ impl LaneMonitor<'_> {
     /// An attempt failed; the next comes after a pause.
     pub(crate) fn failed(&self, error: &WriteError) {
         let text = error.with_remedy();
-        let what = match error {
-            WriteError::Postgres(_) => "the database",
-            WriteError::Letter(_) => "the dead-letter topic",
-        };
+        let what = error.what();
         tracing::warn!(lane = self.lane, error = %text, "{what} cannot be written; trying again");
         let mut state = self.monitor.lock();
         state.totals.retries += 1;
@@ -336,7 +356,7 @@ impl LaneMonitor<'_> {
     /// An attempt went through.
     pub(crate) fn recovered(&self) {
         if self.monitor.lock().course.attempt_succeeded(self.lane) {
-            tracing::info!(lane = self.lane, "the database can be written again");
+            tracing::info!(lane = self.lane, "the target can be written again");
         }
     }
 }

@@ -177,7 +177,7 @@ pub(super) async fn keep_dead_letters(
 
 /// Headers as a JSON list, for people to query. What is not text, or not text that `jsonb` can hold, stands as
 /// base64.
-fn json(headers: Headers<'_>) -> Option<String> {
+pub(super) fn json(headers: Headers<'_>) -> Option<String> {
     let text =
         |bytes: &[u8]| std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).map(str::to_owned);
     let value = |value: Option<&[u8]>| match value.map(|bytes| (bytes, text(bytes))) {

@@ -95,12 +95,13 @@ fn run(input: &[u8]) -> Result<String, String> {
                 return Err("another source".to_owned());
             };
             let with = BTreeMap::from([("s".to_owned(), wanted.clone())]);
-            let found = settings.postgres.password.as_ref().map(|password| password.expose());
+            let found =
+                settings.target.postgres().unwrap().password.as_ref().map(|password| password.expose());
             if found != Some(&wanted) || fluvio.transforms.len() != 1 || fluvio.transforms[0].with != with {
                 return Err(format!("{form} became another value"));
             }
             let is_plain = settings.connector == "docs"
-                && settings.postgres.user == "u"
+                && settings.target.postgres().unwrap().user == "u"
                 && settings.tables.len() == 1
                 && fluvio.topic.name == "t";
             if is_plain { Ok(form.to_owned()) } else { Err("the value changed something else".to_owned()) }

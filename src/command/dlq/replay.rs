@@ -21,7 +21,7 @@ use crate::intake::Intake;
 use crate::reject::{Reject, RejectReason};
 use crate::route::TableId;
 use crate::source::{SourceRecord, Tenure};
-use crate::target;
+use crate::target::postgres;
 use crate::write::letters::{self, Contents, Kept, Letter, Range, Selection};
 use crate::write::replay::{Replayed, Settled, replay as write_again};
 
@@ -40,13 +40,13 @@ const TRIES: usize = 10;
 
 /// Replays the letters that were there when it began.
 pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -> Result<(), Failure> {
-    let Store { settings, mut connection } = store;
-    let specs = target::table_specs(&settings)?;
-    target::migrator().check(connection.client(), &specs).await.map_err(ConnectorError::from)?;
+    let Store { settings, options, mut connection } = store;
+    let specs = postgres::table_specs(&settings)?;
+    postgres::migrator().check(connection.client(), &specs).await.map_err(ConnectorError::from)?;
     let tables = VectorTable::check_all(connection.client(), &specs).await.map_err(ConnectorError::from)?;
     let extent = Range::all(selection).extent(&connection).await?;
     let mut replayer = Replayer {
-        intake: Intake::new(Arc::new(target::router(&settings, &tables)), settings.batch.max_bytes),
+        intake: Intake::new(Arc::new(postgres::router(&settings, &tables)), settings.batch.max_bytes),
         tables,
         max_bytes: settings.batch.max_bytes,
         dry_run,
@@ -57,7 +57,7 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
     let (mut pauses, mut failed, mut rest) = (pauses(), 0, Rest::default());
     loop {
         if connection.is_closed() {
-            connection = match Connection::open(&target::connect_options(&settings)).await {
+            connection = match Connection::open(&options).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     pause(error, &mut failed, &mut pauses).await?;

@@ -4,22 +4,26 @@ use sink_postgres_vector::{self as pg, Connection, Ident, Metric, Query, TableSp
 
 use super::{Answer, Found, Nearness};
 use crate::command::failure::Failure;
-use crate::config::{Settings, TableSettings};
+use crate::config::{PostgresSettings, Settings, TableSettings};
 use crate::error::ConnectorError;
-use crate::target;
+use crate::target::postgres::connect_options;
 
-/// One table of the target.
-pub(super) struct Target {
+/// One table of the database.
+pub(super) struct Database {
     connection: Connection,
     table: VectorTable,
     /// The metric of the index that is configured.
     configured: Option<Metric>,
 }
 
-impl Target {
+impl Database {
     /// Connects, and checks that the table is there, has its shape and may be read.
-    pub(super) async fn open(settings: &Settings, table: &TableSettings) -> Result<Self, Failure> {
-        let connection = Connection::open(&target::connect_options(settings)).await?;
+    pub(super) async fn open(
+        settings: &Settings,
+        postgres: &PostgresSettings,
+        table: &TableSettings,
+    ) -> Result<Self, Failure> {
+        let connection = Connection::open(&connect_options(&settings.connector, postgres)).await?;
         let name = Ident::new(&table.name).map_err(|fault| ConnectorError::Defect(fault.to_string()))?;
         let spec = TableSpec { name, dimensions: table.dimensions };
         let checked = VectorTable::check_readable(connection.client(), &spec).await;
@@ -56,7 +60,7 @@ impl Target {
         let found = self.table.ask(&mut self.connection, &Query { wanted, limit, with_vector }).await?;
         let nearness = Nearness {
             metric: metric.as_str(),
-            operator: metric.operator(),
+            operator: Some(metric.operator()),
             origin,
             index: found.index.as_ref().map(|index| index.as_str().to_owned()),
             is_angular: metric == Metric::Cosine,

@@ -37,7 +37,7 @@ fn summary(options: &QueryOptions, answer: &Answer) -> serde_json::Value {
         "rows": answer.rows.len(),
         "took_ms": millis(answer),
         "metric": nearness.map(|nearness| nearness.metric),
-        "operator": nearness.map(|nearness| nearness.operator),
+        "operator": nearness.and_then(|nearness| nearness.operator),
         "index": nearness.and_then(|nearness| nearness.index.as_deref()),
     }})
 }
@@ -47,8 +47,8 @@ fn words(answer: &Answer) -> String {
     let noun = if count == 1 { "row" } else { "rows" };
     let mut words = format!("{count} {noun} in {} ms", millis(answer));
     if let Some(nearness) = &answer.nearness {
-        let (metric, operator, origin) = (nearness.metric, nearness.operator, &nearness.origin);
-        words.push_str(&format!("; distance: {metric} ({operator}), {}; ", plain(origin)));
+        let operator = nearness.operator.map_or(String::new(), |operator| format!(" ({operator})"));
+        words.push_str(&format!("; distance: {}{operator}, {}; ", nearness.metric, plain(&nearness.origin)));
         match &nearness.index {
             Some(index) => words.push_str(&format!("found by the vector index {}", plain(index))),
             None => words.push_str("no vector index was used: every row was compared"),

@@ -11,7 +11,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Quantile, Summary};
 
 use crate::framework::monitoring::Document;
-use crate::monitoring::{self, IndexState, Moment, Phase};
+use crate::monitoring::{self, DatasetFigures, IndexState, Moment, Phase};
 use crate::reject::RejectReason;
 
 /// Labels and value of a sample.
@@ -166,7 +166,40 @@ pub(super) fn render(document: &Document, phase: Option<Phase>) -> io::Result<St
         "How much is done of the phase that the build of the index is in.",
         done.collect(),
     );
+    dataset(&mut families, &sink.dataset);
     families.encode()
+}
+
+/// The tables of a LanceDB dataset.
+fn dataset(families: &mut Families, tables: &[DatasetFigures]) {
+    type Read = fn(&DatasetFigures) -> Option<u64>;
+    let gauges: [(&str, &str, Read); 8] = [
+        ("embedsink_dataset_rows", "Rows of a table.", |table| Some(table.stored.rows)),
+        ("embedsink_dataset_deleted_rows", "Deleted rows that upkeep has still to remove.", |table| {
+            Some(table.stored.deleted_rows)
+        }),
+        ("embedsink_dataset_unindexed_rows", "Rows that are not in the vector index yet.", |table| {
+            table.stored.unindexed_rows
+        }),
+        ("embedsink_dataset_versions", "Versions that can still be read.", |table| {
+            Some(table.stored.versions)
+        }),
+        ("embedsink_dataset_fragments", "Fragments of the newest version.", |table| {
+            Some(table.stored.fragments)
+        }),
+        ("embedsink_dataset_files", "Files of a table.", |table| table.stored.files),
+        ("embedsink_dataset_disk_bytes", "Bytes of all its files.", |table| table.stored.disk_bytes),
+        ("embedsink_dataset_upkeep_failed", "Whether its last upkeep failed.", |table| {
+            Some(u64::from(table.upkeep.trouble.is_some()))
+        }),
+    ];
+    let labels = |table: &DatasetFigures| vec![("table", table.stored.table.clone())];
+    for (name, help, read) in gauges {
+        let samples = tables.iter().filter_map(|table| Some((labels(table), read(table)? as f64)));
+        families.gauges(name, help, samples.collect());
+    }
+    let done = tables.iter().map(|table| (labels(table), table.upkeep.done));
+    families.counters("embedsink_dataset_upkeeps_total", "How often a table was tidied.", done.collect());
 }
 
 /// Renders that nobody answers.

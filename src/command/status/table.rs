@@ -8,7 +8,9 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::framework::monitoring::Document;
-use crate::monitoring::{Flow, IndexFigures, IndexState, Moment, PartitionFigures, Phase, Summary};
+use crate::monitoring::{
+    DatasetFigures, Flow, IndexFigures, IndexState, Moment, PartitionFigures, Phase, Summary,
+};
 
 /// Renders it, with colours if `colour`. `later` is the word for a phase that only a later version knows.
 pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> String {
@@ -53,6 +55,9 @@ pub(super) fn render(document: &Document, later: Option<&str>, colour: bool) -> 
     say(format_args!("\n{}", partitions(&sink.partitions)));
     if let Some(indexes) = indexes(&sink.indexes) {
         say(format_args!("\n{indexes}"));
+    }
+    if !sink.dataset.is_empty() {
+        say(format_args!("\n{}", dataset(&sink.dataset)));
     }
     text
 }
@@ -111,6 +116,39 @@ fn indexes(indexes: &[IndexFigures]) -> Option<String> {
         table.add_row([plain(name), progress.state.as_str().to_owned(), words.join(", ")]);
     }
     Some(trimmed(&table))
+}
+
+fn dataset(tables: &[DatasetFigures]) -> String {
+    let header = [
+        "table in the dataset",
+        "rows",
+        "not indexed",
+        "versions",
+        "fragments",
+        "files",
+        "on disk",
+        "upkeep",
+    ];
+    let mut table = table(&header);
+    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    for DatasetFigures { stored, upkeep } in tables {
+        let kept = match (&upkeep.trouble, &upkeep.last) {
+            (Some(trouble), _) => format!("failed: {}", plain(trouble)),
+            (None, Some(last)) => ago(last),
+            (None, None) => "not yet".to_owned(),
+        };
+        table.add_row([
+            plain(&stored.table),
+            stored.rows.to_string(),
+            number(stored.unindexed_rows),
+            stored.versions.to_string(),
+            stored.fragments.to_string(),
+            number(stored.files),
+            stored.disk_bytes.map_or("-".to_owned(), |bytes| ByteSize(bytes).to_string()),
+            kept,
+        ]);
+    }
+    trimmed(&table)
 }
 
 /// A table without lines, all but its first column to the right.

@@ -218,7 +218,7 @@ fn secrets_reach_transforms_and_show_in_no_message_and_no_debug() {
 #[test]
 fn a_build_without_fluvio_says_so() {
     let problems = |text: &str| {
-        let build = Build { fluvio: false };
+        let build = Build { fluvio: false, lancedb: false };
         let error =
             read_text("c.yaml", text, &SecretStore::environment(), &no_environment, build).unwrap_err();
         error.problems.iter().map(|problem| problem.to_string()[1..].to_owned()).collect::<Vec<_>>()

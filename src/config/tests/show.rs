@@ -10,7 +10,7 @@ fn show_with(text: &str, secrets: &SecretStore, variables: &[(&str, &str)]) -> V
     let environment = |name: &str| {
         variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     };
-    show_text("c.yaml", text, secrets, &environment, Build { fluvio: true })
+    show_text("c.yaml", text, secrets, &environment, Build { fluvio: true, lancedb: true })
         .unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
