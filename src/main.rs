@@ -14,7 +14,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Takes embedding records from Kafka or Fluvio into PostgreSQL with pgvector, exactly once.
+/// Takes embedding records from Kafka or Fluvio into PostgreSQL with pgvector, exactly once; or into LanceDB.
 ///
 /// Without a subcommand it runs until it gets SIGTERM, SIGINT or SIGHUP. It then finishes what it has
 /// taken, within shutdown-timeout; a second signal ends it at once.
@@ -191,6 +191,10 @@ fn start_logging(format: LogFormat) {
         let target = line.target();
         if target.starts_with("tokio_postgres") || target.starts_with("postgres_types") {
             return *line.level() <= Level::WARN;
+        }
+        // They quote filters, and with them keys.
+        if ["lance", "datafusion", "object_store"].iter().any(|library| target.starts_with(library)) {
+            return false;
         }
         !target.starts_with("fluvio") || (*line.level() <= most && !target.starts_with("fluvio_smartengine"))
     });

@@ -43,6 +43,8 @@ pub(crate) struct PipelineSettings {
 /// A running pipeline.
 pub(crate) struct Pipeline<S> {
     source: S,
+    /// What people call the target.
+    target: &'static str,
     settings: PipelineSettings,
     lanes: Vec<mpsc::UnboundedSender<LaneInput>>,
     homes: Homes,
@@ -117,6 +119,7 @@ impl<S: Source> Pipeline<S> {
         }
         Self {
             source,
+            target: W::NAME,
             settings,
             homes: Homes::new(lanes.len()),
             lanes,
@@ -235,10 +238,12 @@ impl<S: Source> Pipeline<S> {
         assignment.tenure = Some(tenure);
         let retained = assignment.retained;
         let origin = match stored {
-            true => "stored in the target",
-            false if next_offset == retained.earliest => "the beginning, as nothing is stored",
-            false if next_offset == retained.end => "the end, as nothing is stored and start is end",
-            false => "the configured start, as nothing is stored",
+            true => format!("stored in {}", self.target),
+            false if next_offset == retained.earliest => "the beginning, as nothing is stored".to_owned(),
+            false if next_offset == retained.end => {
+                "the end, as nothing is stored and start is end".to_owned()
+            }
+            false => "the configured start, as nothing is stored".to_owned(),
         };
         tracing::info!(%partition, offset = next_offset, origin, epoch = tenure.0, "partition begins");
         self.monitor.begins(partition, tenure, next_offset, retained.end);

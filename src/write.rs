@@ -148,6 +148,9 @@ impl First {
 /// be there whose positions have not moved. They have their keys, so that the batch, coming again, puts the same in
 /// their place.
 pub trait Writer: Send + 'static {
+    /// What people call the target.
+    const NAME: &'static str = "the target";
+
     /// Takes a partition over: from here on only the returned tenure can write it. Where no offset
     /// is stored, one of `first` is stored.
     ///

@@ -356,7 +356,7 @@ impl LaneMonitor<'_> {
     /// An attempt went through.
     pub(crate) fn recovered(&self) {
         if self.monitor.lock().course.attempt_succeeded(self.lane) {
-            tracing::info!(lane = self.lane, "the target can be written again");
+            tracing::info!(lane = self.lane, "the database can be written again");
         }
     }
 }

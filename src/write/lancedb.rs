@@ -106,6 +106,8 @@ impl LanceWriter {
 }
 
 impl Writer for LanceWriter {
+    const NAME: &'static str = "LanceDB";
+
     async fn take(&mut self, partition: &Partition, first: First) -> Result<Taken, WriteError> {
         Ok(self.positions.take(partition, first).await?)
     }

@@ -185,6 +185,8 @@ impl PostgresWriter {
 }
 
 impl Writer for PostgresWriter {
+    const NAME: &'static str = "Postgres";
+
     async fn take(&mut self, partition: &Partition, first: First) -> Result<Taken, WriteError> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
