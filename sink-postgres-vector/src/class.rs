@@ -36,9 +36,10 @@ pub fn classify_sqlstate(code: &str) -> Class {
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Transient,
         // Lost a race for locks or for a serial order.
         "40001" | "40003" | "40P01" | "55P03" => Class::Transient,
-        // 57014: the server's statement_timeout. Nothing here cancels, and a COPY that is abandoned tells another error.
-        // 25P03: we were too slow between statements.
-        "57014" | "25P03" => Class::Transient,
+        // 57014: the server's statement_timeout; a COPY that is abandoned tells another error. What is cancelled by hand looks
+        // the same, and who builds an index, without a limit, knows that it is that. 25P03, 25P04: we were too slow between
+        // statements, or in all.
+        "57014" | "25P03" | "25P04" => Class::Transient,
         // Read-only: a failover left us with a standby. A fresh connection, which takes no standby, finds the primary.
         "25006" => Class::Transient,
         // A follow-up of an earlier failure in the transaction; a fresh transaction has none.
@@ -76,6 +77,7 @@ pub(crate) fn meaning(code: &str) -> &'static str {
         "25006" => "the server is read-only",
         "25P02" => "an earlier statement of the transaction failed",
         "25P03" => "the transaction was idle for too long and the server ended it",
+        "25P04" => "the transaction took too long and the server ended it",
         "26000" => "the server does not know the prepared statement",
         "28000" => "the server does not let this role in from here",
         "28P01" => "the password is wrong",
@@ -140,8 +142,8 @@ mod tests {
         all(
             &[
                 "08000", "08001", "08003", "08004", "08006", "08007", "08P01", "25006", "25P02", "25P03",
-                "40001", "40003", "40P01", "53000", "53100", "53200", "53300", "53400", "55P03", "57014",
-                "57P01", "57P02", "57P03", "57P05", "58030",
+                "25P04", "40001", "40003", "40P01", "53000", "53100", "53200", "53300", "53400", "55P03",
+                "57014", "57P01", "57P02", "57P03", "57P05", "58030",
             ],
             Class::Transient,
         );

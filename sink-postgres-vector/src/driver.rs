@@ -38,9 +38,11 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 ///   14 have no such setting.
 /// * It finds rows by their keys: the plan of a prepared statement can be from when the table was so small that reading
 ///   it from end to end was faster.
-const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' else '5s' end, false) \
+/// * No limit for a whole transaction, which to build an index is. Servers before 17 have no such setting.
+const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' \
+                        when 'transaction_timeout' then '0' else '5s' end, false) \
                         from pg_catalog.pg_settings \
-                        where name in ('client_connection_check_interval', 'enable_seqscan')";
+                        where name in ('client_connection_check_interval', 'enable_seqscan', 'transaction_timeout')";
 
 /// The task that moves bytes, and what ended it.
 #[derive(Debug)]
