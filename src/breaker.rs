@@ -125,6 +125,7 @@ mod tests {
                 key: Some(b"a"),
                 payload: None,
                 headers: Headers::default(),
+                omitted: 0,
             };
             if (offset as usize) < rejected {
                 let reject = Reject::new(RejectReason::WrongDimension, "3, not 1");

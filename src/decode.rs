@@ -110,6 +110,21 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
     }))
 }
 
+/// Reads a vector that stands alone, as people give one; `vector` is overwritten with its numbers, all finite.
+///
+/// # Errors
+/// A [`Reject`] for what is no array of numbers.
+pub(crate) fn vector(text: &str, vector: &mut Vec<f32>) -> Result<(), Reject> {
+    vector.clear();
+    let text = text.trim();
+    let end = embedding::read(text.as_bytes(), 0, vector)?;
+    if end < text.len() {
+        let message = format!("something follows behind the `]` of `embedding`, at byte {end}");
+        return Err(Reject::new(RejectReason::BadEmbedding, message));
+    }
+    Ok(())
+}
+
 fn key_as_id<'a>(record: &SourceRecord<'a>) -> Result<Option<&'a str>, Reject> {
     let Some(key) = record.key.filter(|key| !key.is_empty()) else {
         return Ok(None);

@@ -45,7 +45,7 @@ impl Intake {
         place: &Place<'_>,
         record: &SourceRecord<'_>,
     ) -> Result<(), (Option<TableId>, Reject)> {
-        let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len), self.max_bytes);
+        let (bytes, limit) = (record.payload.map_or(0, <[u8]>::len) + record.omitted, self.max_bytes);
         if bytes > limit {
             let message = format!("the payload has {bytes} bytes; batch.max-bytes is {limit}");
             return Err((None, Reject::new(RejectReason::TooLarge, message)));

@@ -7,6 +7,7 @@
 //! releases included. A lane holds at most three batches: filling, waiting, being written.
 
 mod gatherer;
+mod homes;
 mod scribe;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::source::{Fetched, HandOver, Partition, Tenure};
 use crate::write::{First, Taken};
 
 pub(crate) use gatherer::Gatherer;
+pub(crate) use homes::Homes;
 pub(crate) use scribe::Scribe;
 
 /// What a lane is given.

@@ -5,6 +5,8 @@
 //! gathered, commit, leave the group, close, report. [`Running::stop`] takes the value, so nothing
 //! stops twice.
 
+mod import;
+
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::pauses;
 use crate::breaker::BreakerSettings;
-use crate::config::{MigrateMode, Settings, SourceSettings};
+use crate::config::{MigrateMode, Settings, SourceSettings, StartAt};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::index::{self, Indexes};
 use crate::monitoring::{Health, LaneMonitor, Monitor, Phase, Totals};
 use crate::pipeline::{Pipeline, PipelineSettings};
+use crate::source::file::FileInput;
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
 use crate::source::kafka::KafkaSource;
@@ -88,13 +91,25 @@ impl Connector {
     ///
     /// Must be called within a tokio runtime.
     pub fn start(settings: Settings) -> Running {
+        Self::launch(settings, Feed::Configured)
+    }
+
+    /// Starts to write what is in `input`, in the same way, and ends by itself when all of it is durable. With `again`
+    /// it begins at the first line, whatever is stored.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn import(settings: Settings, input: FileInput, again: bool) -> Running {
+        Self::launch(settings, Feed::File { input, again })
+    }
+
+    fn launch(settings: Settings, feed: Feed) -> Running {
         // Each lane fills a batch, has one waiting and writes one; two more are on their way to them. Batches keep
         // the records they were made of, so all of that is charged.
-        let budget = Budget::new((3 * lane_count() + 2) * settings.batch.max_bytes);
+        let budget = Budget::new((3 * feed.lane_count() + 2) * settings.batch.max_bytes);
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
-        let life = live(settings, budget, Arc::clone(&monitor), Arc::clone(&stop));
+        let life = live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop));
         let at_the_end = over.clone().drop_guard();
         let task = tokio::task::spawn(async move {
             let ending = life.await;
@@ -139,7 +154,34 @@ impl Running {
     }
 }
 
-async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: Arc<StopSignal>) -> Ending {
+/// Where records come from.
+#[derive(Debug)]
+enum Feed {
+    /// As the configuration has it.
+    Configured,
+    File {
+        input: FileInput,
+        again: bool,
+    },
+}
+
+impl Feed {
+    fn lane_count(&self) -> usize {
+        match self {
+            Self::Configured => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES),
+            // It is one partition.
+            Self::File { .. } => 1,
+        }
+    }
+}
+
+async fn live(
+    settings: Settings,
+    feed: Feed,
+    budget: Budget,
+    monitor: Arc<Monitor>,
+    stop: Arc<StopSignal>,
+) -> Ending {
     let born = Instant::now();
     let prepared = tokio::select! {
         biased;
@@ -150,21 +192,27 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
         // Asked to stop before anything was taken.
         None => (true, Ok(())),
         Some(Err(error)) => (true, Err(error)),
-        Some(Ok(tables)) => match &settings.source {
-            SourceSettings::Kafka(kafka) => {
-                flow(KafkaSource::start(kafka, budget), &settings, &tables, &monitor, &stop).await
+        Some(Ok(tables)) => {
+            let way = Way { start: settings.source.start(), lanes: feed.lane_count() };
+            match (feed, &settings.source) {
+                (Feed::File { input, again }, _) => {
+                    import::import(input, again, &settings, &tables, budget, &monitor, &stop).await
+                }
+                (Feed::Configured, SourceSettings::Kafka(kafka)) => {
+                    flow(KafkaSource::start(kafka, budget), way, &settings, &tables, &monitor, &stop).await
+                }
+                #[cfg(feature = "fluvio")]
+                (Feed::Configured, SourceSettings::Fluvio(fluvio)) => {
+                    let source = FluvioSource::start(fluvio, &settings.connector, budget);
+                    flow(source, way, &settings, &tables, &monitor, &stop).await
+                }
+                // The configuration refuses it before.
+                #[cfg(not(feature = "fluvio"))]
+                (Feed::Configured, SourceSettings::Fluvio(_)) => {
+                    (true, Err(SourceError::Gone("this build has no Fluvio".to_owned()).into()))
+                }
             }
-            #[cfg(feature = "fluvio")]
-            SourceSettings::Fluvio(fluvio) => {
-                let source = FluvioSource::start(fluvio, &settings.connector, budget);
-                flow(source, &settings, &tables, &monitor, &stop).await
-            }
-            // The configuration refuses it before.
-            #[cfg(not(feature = "fluvio"))]
-            SourceSettings::Fluvio(_) => {
-                (true, Err(SourceError::Gone("this build has no Fluvio".to_owned()).into()))
-            }
-        },
+        }
     };
     match &ended {
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
@@ -173,10 +221,19 @@ async fn live(settings: Settings, budget: Budget, monitor: Arc<Monitor>, stop: A
     Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }
 
+/// What differs between sources on the way of their records.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Where a partition begins for which nothing is stored.
+    start: StartAt,
+    lanes: usize,
+}
+
 /// Reads and writes until it is asked to stop, or cannot go on; then drains. Returns whether all that was
 /// gathered was written, and why it ended.
 async fn flow<S: Source>(
     source: Result<S, SourceError>,
+    way: Way,
     settings: &Settings,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
@@ -187,7 +244,7 @@ async fn flow<S: Source>(
         Err(error) => return (true, Err(error.into())),
     };
     monitor.enter(Phase::Starting, "waiting for partitions");
-    let mut pipeline = match join(source, settings, tables, monitor).await {
+    let mut pipeline = match join(source, way, settings, tables, monitor).await {
         Ok(pipeline) => pipeline,
         Err(error) => return (true, Err(error)),
     };
@@ -203,11 +260,12 @@ async fn flow<S: Source>(
 
 async fn join<S: Source>(
     source: S,
+    way: Way,
     settings: &Settings,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
 ) -> Result<Pipeline<S>, ConnectorError> {
-    let writers = (0..lane_count()).map(|_| target::writer(settings, tables)).collect();
+    let writers = (0..way.lanes).map(|_| target::writer(settings, tables)).collect();
     let letters = match (&settings.source, &settings.errors.dead_letter_topic) {
         (SourceSettings::Kafka(kafka), Some(topic)) => {
             let letters = LetterTopic::new(kafka, topic, &settings.connector)?;
@@ -219,7 +277,7 @@ async fn join<S: Source>(
     let pipeline_settings = PipelineSettings {
         batch: settings.batch,
         tolerance: settings.errors.tolerance,
-        start: settings.source.start(),
+        start: way.start,
         breaker: BreakerSettings {
             max_ratio_permille: settings.errors.max_ratio_permille,
             window: settings.errors.window,
@@ -228,10 +286,6 @@ async fn join<S: Source>(
     };
     let router = Arc::new(target::router(settings, tables));
     Ok(Pipeline::new(source, writers, router, pipeline_settings, monitor))
-}
-
-fn lane_count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
 }
 
 /// What comes before the first record.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use embedsink::command::{self, DlqCommand, Files, Form, StatusOptions};
+use embedsink::command::{
+    self, ConfigCommand, DlqCommand, Files, Form, OffsetsCommand, QueryOptions, StatusOptions, WriteOptions,
+};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -37,6 +39,13 @@ enum Command {
     Check {
         #[command(flatten)]
         files: Files,
+    },
+    /// Look at the configuration as it is in force.
+    ///
+    /// Exit codes: 0 done, 2 wrong arguments, 78 bad configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
     },
     /// Look at the records that could not be used, write them again, or delete them.
     ///
@@ -85,6 +94,39 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
+    /// Look at the positions that are stored in the database.
+    ///
+    /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration, a missing right, or nothing is migrated.
+    Offsets {
+        #[command(subcommand)]
+        command: OffsetsCommand,
+    },
+    /// Look into a target table: rows, one row, or the nearest to a vector.
+    ///
+    /// Neighbours come with their distance, by the metric of the table's vector index, and with the time it took and
+    /// whether that index was used. Nothing is changed, and the role needs no right but to select.
+    ///
+    /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration, a missing right, or a table that does not fit.
+    Query {
+        #[command(flatten)]
+        options: QueryOptions,
+    },
+    /// Write records from a file or from standard input, a JSON object a line.
+    ///
+    /// They go the way of live ones: transforms, decoding, tables, dead letters, and the limits of `errors`. A file that was
+    /// written in part, since the command was interrupted, goes on behind the last line that was written; one that was
+    /// changed meanwhile begins anew. Blank lines are skipped. Rows without a `timestamp` get the file's time of
+    /// modification; those from standard input the time of the start. It may run beside the connector, and does not claim
+    /// its metrics socket.
+    ///
+    /// SIGINT or SIGTERM: what was taken is finished, within shutdown-timeout; a second signal ends it at once.
+    ///
+    /// Exit codes: 0 everything is written (bad records as dead letters), 1 failed or interrupted, 2 wrong arguments, 78 bad
+    /// configuration, a missing right, or a table that does not fit.
+    Write {
+        #[command(flatten)]
+        options: WriteOptions,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -114,7 +156,10 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         (Some(Command::Migrate { files }), _) => {
             runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
         }
+        (Some(Command::Config { command }), _) => command::config(&command)?,
         (Some(Command::Dlq { command }), _) => runtime.block_on(command::dlq(&command))?,
+        (Some(Command::Offsets { command }), _) => runtime.block_on(command::offsets(&command))?,
+        (Some(Command::Query { options }), _) => runtime.block_on(command::query(&options))?,
         (Some(Command::Status { config, secrets, socket, watch, json, prometheus }), _) => {
             let form = match (json, prometheus) {
                 (true, _) => Form::Json,
@@ -125,6 +170,7 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
             let options = StatusOptions { config, secrets, socket, watch, form };
             runtime.block_on(command::status(&options))?
         }
+        (Some(Command::Write { options }), _) => runtime.block_on(command::write(&options))?,
         (None, Some(files)) => runtime.block_on(command::run(&files.config, files.secrets.as_deref()))?,
         (None, None) => anyhow::bail!("nothing to do: give --config FILE, or a subcommand (see --help)"),
     };

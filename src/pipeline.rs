@@ -17,7 +17,7 @@ use crate::attempt::Gate;
 use crate::breaker::{Breaker, BreakerSettings};
 use crate::config::{BatchSettings, StartAt, Tolerance};
 use crate::error::ConnectorError;
-use crate::lane::{self, Gatherer, LaneInput, LaneOutput, Scribe};
+use crate::lane::{self, Gatherer, Homes, LaneInput, LaneOutput, Scribe};
 use crate::monitoring::Monitor;
 use crate::route::Router;
 use crate::source::{HandOver, Partition, Retained, Source, SourceError, SourceEvent, Tenure};
@@ -45,6 +45,7 @@ pub(crate) struct Pipeline<S> {
     source: S,
     settings: PipelineSettings,
     lanes: Vec<mpsc::UnboundedSender<LaneInput>>,
+    homes: Homes,
     outputs: mpsc::UnboundedReceiver<LaneOutput>,
     tasks: JoinSet<Result<(), ConnectorError>>,
     stop_gathering: CancellationToken,
@@ -117,6 +118,7 @@ impl<S: Source> Pipeline<S> {
         Self {
             source,
             settings,
+            homes: Homes::new(lanes.len()),
             lanes,
             outputs,
             tasks,
@@ -171,6 +173,7 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn on_assigned(&mut self, partition: Partition, retained: Retained) -> Result<(), ConnectorError> {
+        self.homes.settle(&partition, self.assigned.keys());
         let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
         self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
         match doubtful {
@@ -268,7 +271,7 @@ impl<S: Source> Pipeline<S> {
     fn release(&self, partitions: &[Partition], done: &Arc<HandOver>) {
         for (lane, input) in self.lanes.iter().enumerate() {
             let share: Vec<Partition> =
-                partitions.iter().filter(|partition| self.lane_of(partition) == lane).cloned().collect();
+                partitions.iter().filter(|partition| self.homes.of(partition) == lane).cloned().collect();
             if !share.is_empty() {
                 drop(input.send(LaneInput::Release { partitions: share, done: Arc::clone(done) }));
             }
@@ -277,13 +280,7 @@ impl<S: Source> Pipeline<S> {
 
     fn send(&self, partition: &Partition, input: LaneInput) {
         // A lane that is gone has left its reason with its task, which `run` waits for.
-        drop(self.lanes[self.lane_of(partition)].send(input));
-    }
-
-    /// Neighbouring partitions of a topic go to different lanes; topics start at different ones.
-    fn lane_of(&self, partition: &Partition) -> usize {
-        let topic: usize = partition.topic().bytes().map(usize::from).sum();
-        (topic + partition.number().unsigned_abs() as usize) % self.lanes.len()
+        drop(self.lanes[self.homes.of(partition)].send(input));
     }
 
     /// Finishes what was gathered, reports it to the source, and closes it. Returns whether all of

@@ -6,6 +6,7 @@
 
 mod ledger;
 pub(crate) mod letters;
+pub(crate) mod positions;
 mod postgres;
 pub(crate) mod replay;
 mod sparing;

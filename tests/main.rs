@@ -12,14 +12,17 @@ mod crash;
 mod damaged;
 mod dlq;
 mod group;
+mod import;
 mod index;
 mod memory;
 mod monitoring;
 mod outage;
 mod position;
 mod privileges;
+mod query;
 mod refused;
 mod secrecy;
+mod show;
 mod source;
 mod start;
 #[allow(dead_code, reason = "shared with the tests against Fluvio, which use the rest of it")]

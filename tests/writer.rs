@@ -109,6 +109,7 @@ impl Stage {
                 key: Some(key.as_bytes()),
                 payload: payload.as_deref().map(str::as_bytes),
                 headers: Headers::default(),
+                omitted: 0,
             });
         }
         let run = Arc::new(run.finish());
@@ -1118,6 +1119,7 @@ async fn metadata_that_is_accepted_is_accepted_by_postgres() {
             key: None,
             payload: Some(payload.as_bytes()),
             headers: Headers::default(),
+            omitted: 0,
         };
         let ours = decode(&record, &mut Vec::new()).map(drop);
         let theirs = client.query_one(&statement, &[&metadata]).await;
@@ -1201,6 +1203,7 @@ async fn what_is_decoded_is_what_stands_in_the_table() {
             key: Some(key.as_bytes()),
             payload: Some(payload.as_bytes()),
             headers: Headers::default(),
+            omitted: 0,
         };
         let Ok(Change::Upsert(wanted)) = decode(&record, &mut vector) else {
             continue;

@@ -137,5 +137,12 @@ fn decode_and_encode(payloads: &[Vec<u8>]) -> Result<usize> {
 }
 
 fn record(offset: i64, payload: &[u8]) -> SourceRecord<'_> {
-    SourceRecord { offset, timestamp: None, key: None, payload: Some(payload), headers: Headers::default() }
+    SourceRecord {
+        offset,
+        timestamp: None,
+        key: None,
+        payload: Some(payload),
+        headers: Headers::default(),
+        omitted: 0,
+    }
 }

@@ -11,6 +11,8 @@ use crate::support::connector::{Connector, Process};
 
 /// How often is looked. The clock is off by no more than that.
 const LOOK: Duration = Duration::from_millis(5);
+/// The same where that takes seconds: to look costs the server time, too.
+const SELDOM: Duration = Duration::from_millis(50);
 
 /// What taking a backlog took.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +68,7 @@ impl Work {
             if settled as usize >= self.records {
                 break;
             }
-            self.look().await?;
+            self.look(LOOK).await?;
         }
         let took = self.since.elapsed();
         let (first, settled) = first.unwrap_or((took, 0));
@@ -84,14 +86,14 @@ impl Work {
     /// Waits until `probe` finds something to be so, and returns how long it took from the start of the process.
     pub(crate) async fn until(&self, mut probe: impl AsyncFnMut() -> Result<bool>) -> Result<Duration> {
         while !probe().await? {
-            self.look().await?;
+            self.look(SELDOM).await?;
         }
         Ok(self.since.elapsed())
     }
 
     /// Lets a moment pass.
-    async fn look(&self) -> Result<()> {
-        tokio::time::sleep(LOOK).await;
+    async fn look(&self, moment: Duration) -> Result<()> {
+        tokio::time::sleep(moment).await;
         if cpu::has_ended(self.process.id()) {
             let log = self.process.log();
             let lines: Vec<&str> = log.lines().collect();

@@ -22,6 +22,7 @@ pub(crate) fn record(offset: i64, payload: &[u8]) -> SourceRecord<'_> {
         key: None,
         payload: Some(payload),
         headers: Headers::default(),
+        omitted: 0,
     }
 }
 

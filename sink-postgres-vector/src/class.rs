@@ -36,9 +36,8 @@ pub fn classify_sqlstate(code: &str) -> Class {
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Transient,
         // Lost a race for locks or for a serial order.
         "40001" | "40003" | "40P01" | "55P03" => Class::Transient,
-        // 57014: the server's statement_timeout; a COPY that is abandoned tells another error. What is cancelled by hand looks
-        // the same, and who builds an index, without a limit, knows that it is that. 25P03, 25P04: we were too slow between
-        // statements, or in all.
+        // 57014: the server's statement_timeout, or somebody who cancels; whoever builds an index has no timeout, and knows
+        // which. A COPY that is abandoned tells another error. 25P03: we were too slow between statements. 25P04: in all.
         "57014" | "25P03" | "25P04" => Class::Transient,
         // Read-only: a failover left us with a standby. A fresh connection, which takes no standby, finds the primary.
         "25006" => Class::Transient,
@@ -77,7 +76,9 @@ pub(crate) fn meaning(code: &str) -> &'static str {
         "25006" => "the server is read-only",
         "25P02" => "an earlier statement of the transaction failed",
         "25P03" => "the transaction was idle for too long and the server ended it",
-        "25P04" => "the transaction took too long and the server ended it",
+        "25P04" => {
+            "the transaction took longer than the server's transaction_timeout, and the server ended it"
+        }
         "26000" => "the server does not know the prepared statement",
         "28000" => "the server does not let this role in from here",
         "28P01" => "the password is wrong",

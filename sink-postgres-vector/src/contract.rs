@@ -13,7 +13,7 @@ use crate::{
     table::{TableSpec, VectorTable},
 };
 
-/// Why a table cannot be written to.
+/// Why a table cannot be used.
 #[derive(Debug)]
 pub enum ContractError {
     /// The table is not in the shape it must have. Everything that is wrong with it, at least one.
@@ -43,7 +43,7 @@ impl fmt::Display for ContractError {
         match self {
             Self::Unknown(error) => error.fmt(f),
             Self::Mismatches { table, mismatches } => {
-                write!(f, "the table {table} cannot be written to:")?;
+                write!(f, "the table {table} cannot be used:")?;
                 mismatches.iter().try_for_each(|mismatch| write!(f, "\n  {mismatch}"))
             }
         }
@@ -65,7 +65,7 @@ impl ContractError {
 
 const TABLE: &str = "
 select c.oid, n.nspname, c.relkind::text, c.relpersistence::text, current_user::text,
-       array(select p from unnest(array['select', 'insert', 'update', 'delete']) p
+       array(select p from unnest($2::text[]) p
              where not pg_catalog.has_table_privilege(c.oid, p)),
        exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -89,7 +89,16 @@ impl Findings<'_> {
     }
 }
 
-pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTable, ContractError> {
+/// What whoever writes needs.
+pub(crate) const WRITING: &[&str] = &["select", "insert", "update", "delete"];
+/// What whoever only reads needs.
+pub(crate) const READING: &[&str] = &["select"];
+
+pub(crate) async fn check(
+    client: &Client,
+    spec: &TableSpec,
+    wanted: &[&str],
+) -> Result<VectorTable, ContractError> {
     let failed = ContractError::unknown(&spec.name);
     let table = &spec.name;
     let mut findings = Findings { table, mismatches: Vec::new() };
@@ -99,8 +108,10 @@ pub(crate) async fn check(client: &Client, spec: &TableSpec) -> Result<VectorTab
         findings
             .add("The extension `vector` (pgvector) is not in this database.", "create extension vector;");
     }
-    let Some(row) =
-        client.query_typed_opt(TABLE, &[(&table.to_string(), Type::TEXT)]).await.map_err(&failed)?
+    let Some(row) = client
+        .query_typed_opt(TABLE, &[(&table.to_string(), Type::TEXT), (&wanted, Type::TEXT_ARRAY)])
+        .await
+        .map_err(&failed)?
     else {
         not_found(client, spec, &mut findings).await.map_err(&failed)?;
         return Err(ContractError::Mismatches { table: table.clone(), mismatches: findings.mismatches });

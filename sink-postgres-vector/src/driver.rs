@@ -38,7 +38,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 ///   14 have no such setting.
 /// * It finds rows by their keys: the plan of a prepared statement can be from when the table was so small that reading
 ///   it from end to end was faster.
-/// * No limit for a whole transaction, which to build an index is. Servers before 17 have no such setting.
+/// * No limit of the server's on whole transactions ends the build of an index. Servers before 17 have none.
 const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' \
                         when 'transaction_timeout' then '0' else '5s' end, false) \
                         from pg_catalog.pg_settings \

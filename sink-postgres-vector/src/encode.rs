@@ -87,6 +87,31 @@ pub(crate) fn copy_row(row: &VectorRow<'_>, out: &mut BytesMut) -> Result<(), En
     jsonb(row.metadata, out)
 }
 
+/// One vector.
+pub(crate) struct Vector<'a>(pub(crate) &'a [f32]);
+
+impl fmt::Debug for Vector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} numbers]", self.0.len())
+    }
+}
+
+impl ToSql for Vector<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        // Its length is the driver's to write.
+        let mut with_length = BytesMut::new();
+        vector(self.0, &mut with_length)?;
+        out.extend_from_slice(&with_length[4..]);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        ty.name() == "vector"
+    }
+
+    to_sql_checked!();
+}
+
 /// Keys to delete.
 pub(crate) struct Keys<'a>(pub(crate) &'a [Deletion<'a>]);
 

@@ -15,6 +15,8 @@
 //!
 //! Beside it, [`VectorIndex`] knows the index of a table, and [`IndexBuild`] builds it while rows are written.
 //!
+//! [`VectorTable::ask`] reads rows back, by key or by nearness.
+//!
 //! Every failure is an [`Error`] that knows its [`Class`]: try again, refuse the data, ask the operator, stop.
 //! No error text and no `Debug` output of this crate holds the value of a row or a password.
 
@@ -35,6 +37,7 @@ mod migrate;
 mod migration;
 mod options;
 mod overwrite;
+mod query;
 mod rights;
 mod row;
 mod session;
@@ -56,6 +59,7 @@ pub use migrate::Migrator;
 pub use migration::{Applied, MigrateError, Migration};
 pub use options::{ClientCertificate, ConnectOptions, Password, Tls, TlsMode};
 pub use overwrite::Overwrite;
+pub use query::{Answer, FoundRow, Query, Wanted};
 pub use row::{Deletion, VectorRow};
 pub use spare::{Refused, Spared};
 pub use table::{TableSpec, VectorTable};

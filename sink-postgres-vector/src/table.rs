@@ -77,8 +77,17 @@ impl VectorTable {
     /// Checks the table: the extension, every column's type and whether it takes nulls, the dimension, a unique key on
     /// `id`, the rights of the role. All that is wrong is reported together. Changes nothing, and takes at most 60 s.
     pub async fn check(client: &Client, spec: &TableSpec) -> Result<Self, ContractError> {
+        Self::check_for(client, spec, contract::WRITING).await
+    }
+
+    /// The same for those who only [ask](Self::ask): of the role it wants no more than the right to select.
+    pub async fn check_readable(client: &Client, spec: &TableSpec) -> Result<Self, ContractError> {
+        Self::check_for(client, spec, contract::READING).await
+    }
+
+    async fn check_for(client: &Client, spec: &TableSpec, rights: &[&str]) -> Result<Self, ContractError> {
         let checked = async {
-            let mut table = contract::check(client, spec).await?;
+            let mut table = contract::check(client, spec, rights).await?;
             table.was_empty = table.is_empty(client).await?;
             Ok(table)
         };

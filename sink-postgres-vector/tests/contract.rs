@@ -316,7 +316,7 @@ async fn a_foreign_key_between_tables_that_are_written_together_is_refused() {
     ] {
         run(&connection, key).await;
         let error = check().await.unwrap_err();
-        assert!(error.to_string().starts_with("the table \"embeddings\" cannot be written to:"), "{error}");
+        assert!(error.to_string().starts_with("the table \"embeddings\" cannot be used:"), "{error}");
         let found = mismatches(error);
         let [mismatch] = &*found else { panic!("{key}: {found:?}") };
         let problem = format!("Its foreign key \"k\" leads to {end}");

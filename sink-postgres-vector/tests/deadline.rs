@@ -8,7 +8,7 @@ use sink_postgres_vector::{Class, Connection, Error, Overwrite};
 use tokio::time::{Instant, pause};
 
 use crate::support::{
-    Database, one, options, row, spec,
+    Database, one, options, row, run, spec,
     wire::{Silence, Wire},
 };
 
@@ -132,4 +132,13 @@ async fn closing_ends_in_time() {
     let started = Instant::now();
     connection.close().await;
     assert!(started.elapsed() <= Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_limit_that_the_database_sets_for_transactions_ends_no_build_and_no_batch() {
+    let (database, connection, _table) = Database::with_table(1).await;
+    let name: String = one(&connection, "select current_database()::text").await;
+    run(&connection, &format!("alter database \"{name}\" set transaction_timeout = '1s'")).await;
+    let later = database.connect().await;
+    assert_eq!(one::<String>(&later, "select current_setting('transaction_timeout')").await, "0");
 }

@@ -206,9 +206,7 @@ async fn what_somebody_builds_by_hand_under_our_name_is_not_dropped() {
     assert_eq!(index.find(&connection).await.unwrap(), IndexFound::Ready);
     run(
         &connection,
-        &format!(
-            "alter table embeddings owner to postgres; drop owned by \"{role}\"; drop role \"{role}\""
-        ),
+        &format!("alter table embeddings owner to postgres; drop owned by \"{role}\"; drop role \"{role}\""),
     )
     .await;
 }

@@ -4,6 +4,7 @@
 
 mod contract;
 mod deadline;
+mod differing;
 mod failure;
 mod index;
 mod insert;
@@ -11,6 +12,7 @@ mod migrate;
 mod names;
 mod overwrite;
 mod pooled;
+mod query;
 mod rows;
 mod spare;
 mod support;

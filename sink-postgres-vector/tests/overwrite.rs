@@ -2,7 +2,7 @@
 
 use sink_postgres_vector::{Deleted, Deletion, Overwrite, Transaction, Upserted, VectorRow, VectorTable};
 
-use crate::support::{Database, one, row, run, vectors};
+use crate::support::{Database, Way, one, row, run, vectors};
 
 const STORED: [Option<i64>; 4] = [None, Some(9), Some(10), Some(11)];
 
@@ -33,12 +33,12 @@ async fn a_row_is_replaced_as_the_timestamps_and_the_rule_say() {
     let (_database, mut connection, table) = Database::with_table(1).await;
     let ids: Vec<String> = (0..=STORED.len()).map(|index| index.to_string()).collect();
     for overwrite in [Overwrite::Always, Overwrite::NotNewer, Overwrite::Older] {
-        for incoming in [None, Some(10)] {
+        for (incoming, way) in [None, Some(10)].into_iter().flat_map(|at| Way::BOTH.map(|way| (at, way))) {
             let mut transaction = connection.begin().await.unwrap();
             store(&mut transaction, &table, &ids).await;
             let rows: Vec<_> =
                 ids.iter().map(|id| VectorRow { timestamp: incoming, ..row(id, "new", &[2.0]) }).collect();
-            let upserted = transaction.upsert(&table, &rows, overwrite).await.unwrap();
+            let upserted = way.upsert(&mut transaction, &table, &rows, overwrite).await;
             let stored = |index: usize| STORED.get(index).copied();
             let expected: Vec<&str> = (0..ids.len())
                 .filter(|index| may_write(stored(*index), incoming, overwrite))
@@ -47,10 +47,10 @@ async fn a_row_is_replaced_as_the_timestamps_and_the_rule_say() {
             let sql =
                 "select array_agg(id order by id) from embeddings where text = 'new' and embedding = '[2]'";
             let written: Vec<String> = transaction.client().query_one(sql, &[]).await.unwrap().get(0);
-            assert_eq!(written, expected, "{overwrite:?} {incoming:?}");
+            assert_eq!(written, expected, "{overwrite:?} {incoming:?} {way:?}");
             let changed = expected.len() as u64;
             let stale = ids.len() as u64 - changed;
-            assert_eq!(upserted, Upserted { changed, stale }, "{overwrite:?} {incoming:?}");
+            assert_eq!(upserted, Upserted { changed, stale }, "{overwrite:?} {incoming:?} {way:?}");
             transaction.rollback().await.unwrap();
         }
     }
@@ -87,13 +87,15 @@ async fn a_row_that_is_there_already_is_neither_changed_nor_stale() {
     let _committed = transaction.commit().await.unwrap();
     let versions = "select string_agg(xmin::text || ctid::text, ',' order by id) from embeddings";
     let before: String = one(&connection, versions).await;
-    let mut transaction = connection.begin().await.unwrap();
-    let again = transaction.upsert(&table, &rows, Overwrite::NotNewer).await.unwrap();
-    assert_eq!(again, Upserted { changed: 0, stale: 0 });
-    // As new is not older, and neither is what has no timestamp.
-    let again = transaction.upsert(&table, &rows, Overwrite::Older).await.unwrap();
-    assert_eq!(again, Upserted { changed: 0, stale: 2 });
-    let _committed = transaction.commit().await.unwrap();
+    for way in Way::BOTH {
+        let mut transaction = connection.begin().await.unwrap();
+        let again = way.upsert(&mut transaction, &table, &rows, Overwrite::NotNewer).await;
+        assert_eq!(again, Upserted { changed: 0, stale: 0 }, "{way:?}");
+        // As new is not older, and neither is what has no timestamp.
+        let again = way.upsert(&mut transaction, &table, &rows, Overwrite::Older).await;
+        assert_eq!(again, Upserted { changed: 0, stale: 2 }, "{way:?}");
+        let _committed = transaction.commit().await.unwrap();
+    }
     assert_eq!(one::<String>(&connection, versions).await, before);
 }
 
@@ -103,7 +105,9 @@ async fn with_a_rule_too_a_new_text_stays_on_its_page_and_its_vector_in_place() 
     let vectors = vectors(200, 768);
     let ids: Vec<String> = (0..vectors.len()).map(|number| format!("doc-{number:06}")).collect();
     let places = "select array_agg(pg_column_toast_chunk_id(embedding)::bigint order by id) from embeddings";
-    for overwrite in [Overwrite::NotNewer, Overwrite::Older] {
+    for (overwrite, way) in
+        [Overwrite::NotNewer, Overwrite::Older].into_iter().flat_map(|rule| Way::BOTH.map(|way| (rule, way)))
+    {
         run(&connection, "truncate embeddings").await;
         let mut before = Vec::new();
         for (text, timestamp) in [("old", 1), ("new", 2)] {
@@ -113,14 +117,14 @@ async fn with_a_rule_too_a_new_text_stays_on_its_page_and_its_vector_in_place() 
                 .map(|(id, vector)| VectorRow { timestamp: Some(timestamp), ..row(id, text, vector) })
                 .collect();
             let mut transaction = connection.begin().await.unwrap();
-            let upserted = transaction.upsert(&table, &rows, overwrite).await.unwrap();
+            let upserted = way.upsert(&mut transaction, &table, &rows, overwrite).await;
             assert_eq!(upserted, Upserted { changed: ids.len() as u64, stale: 0 });
             let _committed = transaction.commit().await.unwrap();
             if timestamp == 1 {
                 before = one::<Vec<i64>>(&connection, places).await;
             }
         }
-        assert_eq!(one::<Vec<i64>>(&connection, places).await, before, "{overwrite:?}");
+        assert_eq!(one::<Vec<i64>>(&connection, places).await, before, "{overwrite:?} {way:?}");
     }
     run(&connection, "select pg_stat_force_next_flush()").await;
     let off_page = "select n_tup_upd - n_tup_hot_upd from pg_stat_user_tables where relname = 'embeddings'";

@@ -66,6 +66,7 @@ fn source_record(offset: i64) -> SourceRecord<'static> {
         key: Some(b"key"),
         payload: Some(b"payload"),
         headers: Headers::default(),
+        omitted: 0,
     }
 }
 
@@ -315,6 +316,7 @@ fn a_dead_letter_keeps_the_whole_record_with_its_headers() {
             key: None,
             payload: Some(b"\xff\0"),
             headers: headers.headers(),
+            omitted: 0,
         },
         SourceRecord {
             offset: 4,
@@ -322,6 +324,7 @@ fn a_dead_letter_keeps_the_whole_record_with_its_headers() {
             timestamp: Some(9),
             key: Some(b"\xfe"),
             headers: Headers::default(),
+            omitted: 0,
         },
     ];
     let run = run_of(2, &records);

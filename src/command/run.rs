@@ -97,7 +97,7 @@ fn load(config: &Path, secrets: Option<&Path>) -> Result<Settings, ConnectorErro
 }
 
 /// The signals on which it drains. SIGHUP is one: a terminal that is closed must not cut a batch off.
-struct Signals {
+pub(super) struct Signals {
     term: Signal,
     int: Signal,
     /// `None` under `nohup`: to listen would undo that.
@@ -105,12 +105,12 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         let hup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         let Self { term, int, hup } = self;
         let hangup = async {
             match hup {

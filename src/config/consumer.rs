@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::field::{Field, Key};
 use super::node::{Kind, Value};
-use super::problem::Report;
+use super::problem::{Origin, Report};
 use super::quantity::Limits;
 use super::section::Section;
 use crate::framework::config::{ConsumerSettings, Partitions, StartAt};
@@ -46,7 +46,11 @@ pub(super) fn read(
     let consumer = meta.section("consumer", "meta.consumer", report)?;
     let id = match consumer.get("id") {
         Some(field) => field.text(report).map(str::to_owned),
-        None => connector.map(str::to_owned),
+        None => {
+            let id = connector.map(str::to_owned);
+            report.resolve(format!("{}.id", consumer.path), id.clone(), Origin::Key("meta.name"));
+            id
+        }
     };
     let partitions = match consumer.get("partition") {
         Some(field) => read_partitions(field, report),
@@ -74,7 +78,7 @@ pub(super) fn read(
 fn read_partitions(field: &Field<'_>, report: &mut Report) -> Option<Partitions> {
     let numbers = match &field.node.value {
         Value::Scalar(scalar) if scalar.text == "all" => return Some(Partitions::All),
-        Value::Scalar(scalar) if scalar.kind == Kind::Text && !scalar.tainted => {
+        Value::Scalar(scalar) if scalar.kind == Kind::Text && !scalar.is_tainted() => {
             let what = format!("{} is no partition", field.quoted());
             field.complain(report, what, "give `all`, a number, or a list of numbers");
             return None;

@@ -187,7 +187,7 @@ impl<'a> Field<'a> {
     /// Whether messages may not show the value. `@` is in every URL with a password.
     pub(super) fn is_hidden(&self) -> bool {
         self.hidden
-            || matches!(&self.node.value, Value::Scalar(scalar) if scalar.tainted || scalar.text.contains('@'))
+            || matches!(&self.node.value, Value::Scalar(scalar) if scalar.is_tainted() || scalar.text.contains('@'))
     }
 
     /// Reports a problem with the value.
@@ -213,7 +213,7 @@ impl<'a> Field<'a> {
 }
 
 /// Whether values under `key` are secret by their name.
-fn is_secret_key(key: &str) -> bool {
+pub(super) fn is_secret_key(key: &str) -> bool {
     const MARKS: &[&str] = &["password", "secret", "token", "key", "pem", "jaas"];
     let key = key.to_lowercase();
     // The name of a file is shown; what is in it is not.

@@ -7,7 +7,7 @@ use super::field::{Field, Key};
 use super::file::{self, Pem};
 use super::meta::Meta;
 use super::node::Value;
-use super::problem::{Report, plain_key, quote};
+use super::problem::{Origin, Report, plain_key, quote};
 use super::section::Section;
 use super::settings::KafkaSettings;
 use super::topic::{Topic, topic_complaint};
@@ -51,7 +51,11 @@ pub(super) fn read(
     let topics = read_topics(kafka, meta, report);
     let group_id = match kafka.get("group-id") {
         Some(field) => field.text(report).map(str::to_owned),
-        None => meta.name.clone(),
+        None => {
+            let path = format!("{}.group-id", kafka.path);
+            report.resolve(path, meta.name.clone(), Origin::Key("meta.name"));
+            meta.name.clone()
+        }
     };
     let start = match kafka.get("start") {
         Some(field) => field.choice(&[("beginning", StartAt::Beginning), ("end", StartAt::End)], report),
@@ -109,7 +113,11 @@ fn server_complaint(server: &str) -> Option<&'static str> {
 fn read_topics(kafka: &Section<'_>, meta: &Meta, report: &mut Report) -> Option<Vec<String>> {
     let Some(field) = kafka.get("topics") else {
         return match &meta.topic {
-            Topic::Named(topic) => Some(vec![topic.name.clone()]),
+            Topic::Named(topic) => {
+                let path = format!("{}.topics", kafka.path);
+                report.resolve(path, Some(topic.name.clone()), Origin::Key("meta.topic"));
+                Some(vec![topic.name.clone()])
+            }
             Topic::Bad => None,
             Topic::Absent => {
                 let path = format!("{}.topics", kafka.path);

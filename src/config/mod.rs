@@ -3,8 +3,8 @@
 //! The way of a file: `node` makes YAML a tree that knows its places, `template` puts the secrets in,
 //! `section` and `field` give strict, typed access, `source` tells Kafka from Fluvio, and one file for each
 //! block (`meta`, `topic`, `consumer`, `transforms`, `kafka`, `fluvio`, `postgres`, `tls`, `tables`, `errors`)
-//! makes its settings. `reference` describes every key there is, once: for the reader, and for `schema`, which
-//! writes `Connector.toml` and the table of the guide.
+//! makes its settings. `reference` describes every key there is, once: for the reader, for `schema`, which
+//! writes `Connector.toml` and the table of the guide, and for `show`, which tells what is in force and why.
 //!
 //! Invariant: either every value of [`Settings`] is valid, or there is one [`Problem`] for each that is
 //! not. No message and no `Debug` shows a secret, and no connection is opened.
@@ -26,6 +26,7 @@ mod reference;
 mod schema;
 mod section;
 mod settings;
+mod show;
 mod source;
 mod tables;
 mod template;
@@ -40,7 +41,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use node::Node;
-use problem::Report;
+use problem::{Origin, Report, Resolved};
 use quantity::Limits;
 use section::Section;
 use source::{Build, Chosen};
@@ -56,6 +57,7 @@ pub use settings::{
     BatchSettings, ClientSettings, ErrorSettings, IndexBuildTime, IndexSettings, KafkaSettings, MigrateMode,
     PostgresSettings, Settings, SourceSettings, StaleWrites, TableSettings, TlsMode, TlsSettings, Tolerance,
 };
+pub use show::{Setting, Shown, show};
 
 impl Settings {
     /// Reads the configuration at `path`. Secrets come from the file `secrets`, or from the environment
@@ -92,6 +94,17 @@ fn read_text(
     environment: &dyn Fn(&str) -> Option<String>,
     build: Build,
 ) -> Result<Settings, ConfigError> {
+    read_tree(file_name, text, secrets, environment, build).map(|(_, settings, _)| settings)
+}
+
+/// The same with the tree that the settings were made of, and with what it does not say.
+fn read_tree(
+    file_name: &str,
+    text: &str,
+    secrets: &SecretStore,
+    environment: &dyn Fn(&str) -> Option<String>,
+    build: Build,
+) -> Result<(Node, Settings, Vec<Resolved>), ConfigError> {
     let mut root = node::parse(text)
         .map_err(|problem| ConfigError { file: file_name.to_owned(), problems: vec![problem] })?;
     let mut report = Report::default();
@@ -99,7 +112,9 @@ fn read_text(
     Secrets { declared, store: secrets, environment }.put_into(&mut root, "", &mut report);
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
     let settings = Reader { folder, environment, build }.read(&root, &mut report);
-    report.finish(file_name, settings)
+    let resolved = report.take_resolved();
+    let settings = report.finish(file_name, settings)?;
+    Ok((root, settings, resolved))
 }
 
 /// What a configuration is read with.
@@ -266,7 +281,12 @@ fn read_batch(embedsink: &Section<'_>, report: &mut Report) -> Option<BatchSetti
             }
             fits.then_some(linger)
         }),
-        None => max_wait.map(|max_wait| max_wait.min(Duration::from_millis(5))),
+        None => {
+            let linger = max_wait.map(|max_wait| max_wait.min(Duration::from_millis(5)));
+            let text = linger.map(quantity::exact_duration);
+            report.resolve(format!("{}.linger", batch.path), text, Origin::Default);
+            linger
+        }
     };
     Some(BatchSettings { max_rows: max_rows?, max_bytes: max_bytes?, max_wait: max_wait?, linger: linger? })
 }

@@ -39,8 +39,15 @@ pub(super) struct Entry {
 pub(super) struct Scalar {
     pub(super) text: String,
     pub(super) kind: Kind,
-    /// A secret was put into it, so no message may show it.
-    pub(super) tainted: bool,
+    /// What the file has in its place, where a secret was put into it. No message may show the text then.
+    pub(super) template: Option<String>,
+}
+
+impl Scalar {
+    /// Whether a secret was put into it.
+    pub(super) fn is_tainted(&self) -> bool {
+        self.template.is_some()
+    }
 }
 
 /// What YAML takes a scalar for.
@@ -147,7 +154,7 @@ fn raw_to_node(raw: Spanned<Raw>, text: &str) -> Node {
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Typed(value, kind) => {
-            Value::Scalar(Scalar { text: spelling(value, kind, defined, text), kind, tainted: false })
+            Value::Scalar(Scalar { text: spelling(value, kind, defined, text), kind, template: None })
         }
         Raw::Sequence(items) => {
             Value::Sequence(items.into_iter().map(|item| raw_to_node(item, text)).collect())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::field::{Field, join};
 use super::file;
-use super::problem::{Report, quote};
+use super::problem::{Origin, Position, Report, quote};
 use super::quantity::Limits;
 use super::section::Section;
 use super::settings::{MigrateMode, PostgresSettings};
@@ -94,15 +94,22 @@ impl Given<'_, '_> {
         &self,
         key: &'static str,
         in_url: impl Fn(&PostgresUrl) -> Option<String>,
-        variable: &str,
+        variable: &'static str,
         report: &mut Report,
     ) -> Option<Option<String>> {
         let in_url = self.url.as_ref().ok().and_then(in_url);
         let Some(field) = self.postgres.get(key) else {
-            return match in_url {
-                Some(value) => Some(Some(value)),
-                None => self.fill_in(key, variable, report),
+            let found = match &in_url {
+                Some(_) => in_url.clone(),
+                None => self.fill_in(key, variable, report)?,
             };
+            if let Some(value) = &found {
+                let origin = in_url.as_ref().and(self.url_at()).map(Origin::Url);
+                let shown = (key != "password").then(|| value.clone());
+                let path = join(&self.postgres.path, key);
+                report.resolve(path, shown, origin.unwrap_or(Origin::Environment(variable)));
+            }
+            return Some(found);
         };
         let value = field.text(report)?;
         if key == "host"
@@ -118,7 +125,12 @@ impl Given<'_, '_> {
         Some(Some(value.to_owned()))
     }
 
-    fn fill_in(&self, key: &str, variable: &str, report: &mut Report) -> Option<Option<String>> {
+    /// Where the URL stands, if there is one.
+    pub(super) fn url_at(&self) -> Option<Position> {
+        self.postgres.get("url").map(|field| field.key_at)
+    }
+
+    fn fill_in(&self, key: &str, variable: &'static str, report: &mut Report) -> Option<Option<String>> {
         // What an unreadable URL says is not known, so nothing may stand in for it.
         self.url.as_ref().ok()?;
         let value = (self.environment)(variable);
@@ -176,21 +188,19 @@ fn read_port(given: &Given<'_, '_>, report: &mut Report) -> Option<u16> {
         }
         return Some(port);
     }
-    if let Some(port) = in_url {
-        return Some(port);
-    }
-    let Some(text) = (given.environment)("PGPORT") else {
-        return Some(5432);
+    let path = join(&given.postgres.path, "port");
+    let (port, origin) = match (in_url.zip(given.url_at()), (given.environment)("PGPORT")) {
+        (Some((port, at)), _) => (port, Origin::Url(at)),
+        (None, None) => (5432, Origin::Default),
+        (None, Some(text)) => match text.parse::<u16>().ok().filter(|port| *port > 0) {
+            Some(port) => (port, Origin::Environment("PGPORT")),
+            None => {
+                let what = "the environment variable `PGPORT` is no port";
+                report.add(given.postgres.at, &path, what, "set it to 1 to 65535, or add `port`");
+                return None;
+            }
+        },
     };
-    let port = text.parse::<u16>().ok().filter(|port| *port > 0);
-    if port.is_none() {
-        let what = "the environment variable `PGPORT` is no port";
-        report.add(
-            given.postgres.at,
-            &join(&given.postgres.path, "port"),
-            what,
-            "set it to 1 to 65535, or add `port`",
-        );
-    }
-    port
+    report.resolve(path, Some(port.to_string()), origin);
+    Some(port)
 }

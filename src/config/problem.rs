@@ -75,10 +75,33 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems found so far.
+/// The problems found so far, and what was found elsewhere than under its key.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     problems: Vec<Problem>,
+    resolved: Vec<Resolved>,
+}
+
+/// A value that its key does not say: it comes from somewhere else, or depends on other keys.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) path: String,
+    /// `None` for one that nobody may see.
+    pub(crate) text: Option<String>,
+    pub(crate) origin: Origin,
+}
+
+/// Where a value comes from that its key does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nobody says it.
+    Default,
+    /// An environment variable.
+    Environment(&'static str),
+    /// `sink.postgres.url`, at this place.
+    Url(Position),
+    /// Another key.
+    Key(&'static str),
 }
 
 impl Report {
@@ -86,6 +109,16 @@ impl Report {
         let problem =
             Problem { position: Some(at), path: path.to_owned(), what: what.into(), fix: fix.into() };
         self.problems.push(problem);
+    }
+
+    /// Takes note of a value that is in force, though its key does not say it.
+    pub(crate) fn resolve(&mut self, path: String, text: Option<String>, origin: Origin) {
+        self.resolved.push(Resolved { path, text, origin });
+    }
+
+    /// What was found elsewhere than under its key.
+    pub(crate) fn take_resolved(&mut self) -> Vec<Resolved> {
+        std::mem::take(&mut self.resolved)
     }
 
     /// The value, or every problem in file order when there is one or the value could not be made.

@@ -24,7 +24,7 @@ impl Field<'_> {
         T: TryFrom<i128> + PartialOrd + Copy + Display,
     {
         let scalar = self.scalar("a whole number", report)?;
-        if scalar.kind == Kind::Text && !scalar.tainted && is_whole(&scalar.text) {
+        if scalar.kind == Kind::Text && !scalar.is_tainted() && is_whole(&scalar.text) {
             self.mismatch("a whole number", "remove the quotes", report);
             return None;
         }
@@ -48,7 +48,7 @@ impl Field<'_> {
             self.complain(report, format!("{} is no number", self.quoted()), LIMITS);
             return None;
         };
-        if scalar.kind == Kind::Text && !scalar.tainted {
+        if scalar.kind == Kind::Text && !scalar.is_tainted() {
             self.mismatch("a number", "remove the quotes", report);
             return None;
         }
@@ -146,7 +146,7 @@ fn add_a_unit(number: &str) -> String {
 }
 
 /// A duration as the file would say it.
-fn exact_duration(duration: Duration) -> String {
+pub(super) fn exact_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 

@@ -3,7 +3,7 @@
 //! The reader takes its known keys from here, so a key that is not described does not exist. `Connector.toml`
 //! and the table of the guide are written from the same lines.
 
-use Absent::{Default, Elsewhere, Means, Refused};
+use Absent::{Default, Elsewhere, Empty, Means, Refused};
 use Kind::{Blocks, Boolean, Choice, Duration, Group, Integer, List, Map, Ratio, Size, Text};
 
 /// A key.
@@ -49,6 +49,8 @@ pub(super) enum Absent {
     Default(&'static str),
     /// What these words say.
     Means(&'static str),
+    /// The same as a group without keys.
+    Empty,
 }
 
 const fn key(path: &'static str, kind: Kind, absent: Absent, about: &'static str) -> Described {
@@ -72,23 +74,23 @@ pub(super) const KEYS: &[Described] = &[
     key("meta.topic.version", Text, NONE, "The version of the topic's description, for the framework."),
     key("meta.topic.meta", Group, Refused, "What the topic is called."),
     key("meta.topic.meta.name", Text, Refused, "The topic to read. On Fluvio: 1 to 63 lower-case letters, digits and `-`."),
-    key("meta.topic.partition", Group, NONE, "How a topic that is created is spread."),
+    key("meta.topic.partition", Group, Empty, "How a topic that is created is spread."),
     key("meta.topic.partition.count", Integer, Default("1"), "Partitions of a topic that is created."),
     key("meta.topic.partition.replication", Integer, Default("1"), "Replicas of each."),
     key("meta.topic.partition.ignore-rack-assignment", Boolean, Default("false"), "Whether replicas may share a rack."),
     key("meta.topic.partition.max-size", Size, Means("the cluster's"), "The size at which a partition loses its oldest segment."),
-    key("meta.topic.retention", Group, NONE, "How long a topic that is created keeps records."),
+    key("meta.topic.retention", Group, Empty, "How long a topic that is created keeps records."),
     key("meta.topic.retention.time", Duration, Means("the cluster's"), "How long records are kept, in whole seconds."),
     key("meta.topic.retention.segment-size", Size, Means("the cluster's"), "The size at which a segment ends."),
-    key("meta.topic.compression", Group, NONE, "How a topic that is created is compressed."),
+    key("meta.topic.compression", Group, Empty, "How a topic that is created is compressed."),
     key("meta.topic.compression.type", Choice(&["any", "none", "gzip", "snappy", "lz4", "zstd"]), Default("any"),
         "How producers compress: `any`, `none`, `gzip`, `snappy`, `lz4` or `zstd`, in capitals or not."),
-    key("meta.consumer", Group, NONE, "How a Fluvio topic is read."),
+    key("meta.consumer", Group, Empty, "How a Fluvio topic is read."),
     key("meta.consumer.id", Text, Means("`meta.name`"), "The name under which Fluvio keeps the consumer's offset."),
     key("meta.consumer.partition", Text, Default("all"),
         "The partitions to read: `all`, a number, or a list of numbers. `all` includes those that are added later."),
     key("meta.consumer.max-bytes", Size, Means("the client's"), "The largest answer of the cluster, 64KiB to 1GiB."),
-    key("meta.consumer.offset", Group, NONE, "Where reading begins, and what Fluvio is told."),
+    key("meta.consumer.offset", Group, Empty, "Where reading begins, and what Fluvio is told."),
     key("meta.consumer.offset.strategy", Choice(&["manual", "none"]), Default("manual"),
         "`manual`: Fluvio is told what has been written. `none`: it is told nothing. `auto` is refused."),
     key("meta.consumer.offset.start", Text, Default("beginning"),
@@ -106,8 +108,8 @@ pub(super) const KEYS: &[Described] = &[
     key("transforms.*.uses", Text, Refused, "A SmartModule, as it is named on the cluster."),
     key("transforms.*.with", Map, NONE, "Its parameters. A value that is no text is given to it as JSON."),
     key("embedsink", Group, Refused, "What is this connector's own."),
-    key("embedsink.source", Group, Means("Fluvio"), "Where records come from. Without this block, the topic `meta.topic` is read from Fluvio."),
-    key("embedsink.source.fluvio", Group, NONE, "Reads the topic `meta.topic` from Fluvio."),
+    key("embedsink.source", Group, Empty, "Where records come from. Without this block, the topic `meta.topic` is read from Fluvio."),
+    key("embedsink.source.fluvio", Group, Empty, "Reads the topic `meta.topic` from Fluvio."),
     key("embedsink.source.fluvio.profile", Text, Means("the current one"), "The cluster, by its profile of the Fluvio client."),
     key("embedsink.source.fluvio.create-topic", Boolean, Default("false"),
         "Whether a topic that does not exist is created, as `meta.topic` describes it. Otherwise that stops the connector."),
@@ -131,7 +133,7 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.sink.postgres.user", Text, Means("`PGUSER`"), "The role to log in as. It has to be given somewhere."),
     key("embedsink.sink.postgres.password", Text, Means("`PGPASSWORD`"), "The password."),
     key("embedsink.sink.postgres.password-file", Text, NONE, "A file that holds the password. One line break at its end does not count, nor a byte order mark at its start."),
-    key("embedsink.sink.postgres.tls", Group, NONE, "How the connection is protected."),
+    key("embedsink.sink.postgres.tls", Group, Empty, "How the connection is protected."),
     key("embedsink.sink.postgres.tls.mode", Choice(&["disable", "require", "verify-ca", "verify-full"]), Means("`PGSSLMODE`, else verify-full"),
         "`disable`, `require` (any certificate), `verify-ca` (a trusted one) or `verify-full` (a trusted one that names the host). Where nobody gives one, the host is local and no file is named here, it is `disable`."),
     key("embedsink.sink.postgres.tls.ca-file", Text, Means("the system's"), "A PEM file of the authorities to trust."),
@@ -166,13 +168,13 @@ pub(super) const KEYS: &[Described] = &[
         "The most that `maintenance_work_mem` is set to for the build, 64MiB to 1TiB. It is sized to the rows within that."),
     key("embedsink.tables.*.index.workers", Integer, Means("the server's"),
         "The most parallel workers of a build, 0 to 1024: `max_parallel_maintenance_workers`."),
-    key("embedsink.batch", Group, NONE, "When a batch is written."),
+    key("embedsink.batch", Group, Empty, "When a batch is written."),
     key("embedsink.batch.max-rows", Integer, Default("2000"), "A batch is written when it holds this many records, 1 to 100000."),
     key("embedsink.batch.max-bytes", Size, Default("8MiB"), "A batch is written when its records and the rows made of them take this many bytes in memory, 64KiB to 256MiB."),
     key("embedsink.batch.max-wait", Duration, Default("200ms"), "A batch is written when its first record has waited this long, 1ms to 1m."),
     key("embedsink.batch.linger", Duration, Default("5ms"),
         "A batch is written sooner, when nothing else is being written, no record is at hand, and its first record has waited this long, or as long as the last write took: 0s to `max-wait`. More makes fewer and larger transactions."),
-    key("embedsink.errors", Group, NONE, "What bad records do."),
+    key("embedsink.errors", Group, Empty, "What bad records do."),
     key("embedsink.errors.tolerance", Choice(&["data", "none"]), Default("data"),
         "`data`: a bad record becomes a dead letter. `none`: the connector stops at the first."),
     key("embedsink.errors.max-ratio", Ratio, Default("0.9"),

@@ -122,7 +122,7 @@ pub fn key_table() -> String {
     for key in KEYS.iter().filter(|key| !key.is_heading()) {
         let path = key.path.replace("tables.*", "tables.<table>").replace(".*", "[]");
         let absent = match key.absent {
-            Absent::Refused | Absent::Elsewhere => "",
+            Absent::Refused | Absent::Elsewhere | Absent::Empty => "",
             Absent::Default(words) | Absent::Means(words) => words,
         };
         let cell = if absent.is_empty() { String::new() } else { format!("{absent} ") };

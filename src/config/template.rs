@@ -21,7 +21,10 @@ impl Secrets<'_> {
     pub(super) fn put_into(&self, node: &mut Node, path: &str, report: &mut Report) {
         if let Some(name) = map_form(&node.value) {
             node.value = match self.value_of(name) {
-                Ok(text) => Value::Scalar(Scalar { text, kind: Kind::Text, tainted: true }),
+                Ok(text) => {
+                    let template = Some(format!("{OPEN} secrets.{name} {CLOSE}"));
+                    Value::Scalar(Scalar { text, kind: Kind::Text, template })
+                }
                 Err((what, fix)) => {
                     report.add(node.at, path, what, fix);
                     Value::Unresolved
@@ -31,7 +34,10 @@ impl Secrets<'_> {
         }
         match &mut node.value {
             Value::Scalar(scalar) if scalar.text.contains(OPEN) => match self.fill(&scalar.text) {
-                Ok(text) => *scalar = Scalar { text, kind: Kind::Text, tainted: true },
+                Ok(text) => {
+                    let template = Some(std::mem::take(&mut scalar.text));
+                    *scalar = Scalar { text, kind: Kind::Text, template };
+                }
                 Err((what, fix)) => {
                     report.add(node.at, path, what, fix);
                     node.value = Value::Unresolved;

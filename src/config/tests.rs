@@ -13,6 +13,7 @@ mod fluvio;
 mod index;
 mod mistakes;
 mod schema;
+mod show;
 
 const REFERENCE: &str = include_str!("../../connector.yaml");
 const GUIDE: &str = include_str!("../../docs/configuration.md");

@@ -7,7 +7,7 @@ use super::field::{Field, join};
 use super::file::{self, Pem};
 use super::node::Value;
 use super::postgres::{Given, contradiction};
-use super::problem::Report;
+use super::problem::{Origin, Report};
 use super::section::Section;
 use super::settings::{ClientSettings, TlsMode, TlsSettings};
 
@@ -55,6 +55,16 @@ pub(super) fn read(
         None if ca_file.is_none() && client.is_none() && is_local(host) => TlsMode::Disable,
         None => TlsMode::VerifyFull,
     };
+    if tls.as_ref().is_none_or(|tls| tls.get("mode").is_none()) {
+        let origin = match (&named, in_environment) {
+            (Some(_), _) => given.url_at().map(Origin::Url),
+            (None, Some(_)) => Some(Origin::Environment("PGSSLMODE")),
+            (None, None) => None,
+        };
+        let word = MODES.iter().find(|(_, known)| *known == mode).map(|(word, _)| (*word).to_owned());
+        let path = join(&given.postgres.path, "tls.mode");
+        report.resolve(path, word, origin.unwrap_or(Origin::Default));
+    }
     if host.starts_with('/') && mode != TlsMode::Disable {
         let what = "PostgreSQL speaks no TLS over a Unix socket";
         match named.as_ref().map(|(_, field)| *field).or(ca_field).or(client_field) {

@@ -19,6 +19,7 @@ fn record(payload: &[u8]) -> SourceRecord<'_> {
         key: Some(b"the key"),
         payload: Some(payload),
         headers: Headers::default(),
+        omitted: 0,
     }
 }
 
@@ -591,7 +592,7 @@ proptest! {
 
     #[test]
     fn any_bytes_at_all_get_an_answer(payload: Vec<u8>, key: Option<Vec<u8>>, timestamp: Option<i64>) {
-        let record = SourceRecord { offset: 0, timestamp, key: key.as_deref(), payload: Some(&payload), headers: Headers::default() };
+        let record = SourceRecord { offset: 0, timestamp, key: key.as_deref(), payload: Some(&payload), headers: Headers::default(), omitted: 0 };
         prop_assert!(decode(&record, &mut Vec::new()).is_err());
     }
 }

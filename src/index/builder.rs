@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use sink_postgres_vector::{BuildLimits, ConnectOptions, Connection, Error, IndexBuild, IndexFound, VectorIndex};
+use sink_postgres_vector::{
+    BuildLimits, ConnectOptions, Connection, Error, IndexBuild, IndexFound, VectorIndex,
+};
 
 use super::keeper::{Keeper, Step};
 use super::means::Means;

@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn a_large_lag_is_small_where_it_is_written_in_no_time() {
         // 10,000 a second.
-        let look = |second: u64, lag| (second as f64, Look { lag: Some(lag), in_flight: 9, settled: second * 10_000, ..IDLE });
+        let look = |second: u64, lag| {
+            (second as f64, Look { lag: Some(lag), in_flight: 9, settled: second * 10_000, ..IDLE })
+        };
         let looks = |lag| (0..=16).map(|second| look(second, lag)).collect::<Vec<_>>();
         let calm = judge(&looks(50_000));
         assert_eq!(calm.iter().position(|calm| *calm), Some(15), "5 s to know the rate, and 10 s more");

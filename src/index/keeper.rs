@@ -187,7 +187,9 @@ impl Keeper {
             };
             match found {
                 Ok(found) => self.tell_later(&found),
-                Err(error) => tracing::debug!(index = self.name(), %error, "it is not known whether it is there"),
+                Err(error) => {
+                    tracing::debug!(index = self.name(), %error, "it is not known whether it is there")
+                }
             }
         }
     }

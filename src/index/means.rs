@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn what_has_nothing_to_do_with_the_build_does_not_count() {
         let mut means = Means::default();
-        for (code, closed) in [(Some("57P01"), true), (Some("25P04"), true), (Some("55P03"), false), (None, false)]
+        for (code, closed) in
+            [(Some("57P01"), true), (Some("25P04"), true), (Some("55P03"), false), (None, false)]
         {
             assert!(means.learn_of(code, closed) && means.failures() == 0, "{code:?}");
         }

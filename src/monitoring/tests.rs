@@ -41,6 +41,7 @@ fn written(monitor: &Monitor, records: i64, timestamp: Option<i64>) {
             key: Some(b"key"),
             payload: Some(b"canary"),
             headers: Headers::default(),
+            omitted: 0,
         };
         batch.reject(&place, &record, None, Reject::new(RejectReason::BadJson, "not JSON"));
     }

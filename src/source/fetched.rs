@@ -19,6 +19,8 @@ pub struct SourceRecord<'a> {
     pub payload: Option<&'a [u8]>,
     /// Its headers, which only dead letters keep.
     pub headers: Headers<'a>,
+    /// How many bytes of the payload the source has left out, since they are more than any record may have.
+    pub omitted: usize,
 }
 
 /// The headers of a record, in its order: each a name and a value, which may be none. A name may come twice.
@@ -97,6 +99,7 @@ struct Span {
     key: Option<usize>,
     payload: Option<usize>,
     headers: usize,
+    omitted: usize,
 }
 
 /// Consecutive records of one partition under one tenure, in offset order.
@@ -212,6 +215,7 @@ impl Fetched {
             key: span.key.map(|len| &self.bytes[span.start..span.start + len]),
             payload: span.payload.map(|len| &self.bytes[payload_start..payload_start + len]),
             headers: Headers(&self.bytes[headers_start..headers_start + span.headers]),
+            omitted: span.omitted,
         }
     }
 }
@@ -268,6 +272,7 @@ impl FetchedBuilder {
             key: record.key.map(<[u8]>::len),
             payload: record.payload.map(<[u8]>::len),
             headers: record.headers.0.len(),
+            omitted: record.omitted,
         });
     }
 
@@ -317,6 +322,7 @@ mod tests {
                     key: None,
                     payload: Some(&payload),
                     headers: Headers::default(),
+                    omitted: 0,
                 });
             }
             let run = run.finish();

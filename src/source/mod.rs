@@ -9,6 +9,7 @@
 
 mod budget;
 mod fetched;
+pub mod file;
 #[cfg(feature = "fluvio")]
 pub mod fluvio;
 pub mod kafka;
@@ -211,7 +212,7 @@ impl SourceError {
     }
 }
 
-/// A stream of records in partitions, from Kafka or Fluvio. One of the two seams of the house.
+/// A stream of records in partitions, from Kafka, Fluvio or a file. One of the two seams of the house.
 ///
 /// Contract: within one tenure a partition's records arrive in offset order, each at most once,
 /// starting at the offset given to [`begin`](Source::begin), with no gap other than offsets the

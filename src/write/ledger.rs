@@ -146,7 +146,10 @@ pub(super) async fn keep_dead_letters(
     let whole = || letters.iter().map(|letter| letter.record.payload);
     let payloads: Vec<Option<&[u8]>> =
         whole().map(|payload| payload.map(|bytes| &bytes[..bytes.len().min(max_payload)])).collect();
-    let lengths: Vec<Option<i64>> = whole().map(|payload| payload.map(|bytes| bytes.len() as i64)).collect();
+    let length = |letter: &DeadLetter<'_>| {
+        letter.record.payload.map(|bytes| (bytes.len() + letter.record.omitted) as i64)
+    };
+    let lengths: Vec<Option<i64>> = letters.iter().map(length).collect();
     let tables: Vec<Option<&str>> = letters.iter().map(|letter| letter.table).collect();
     let rejects = || letters.iter().map(|letter| &letter.rejected.reject);
     let reasons: Vec<&str> = rejects().map(|reject| reject.reason.as_str()).collect();

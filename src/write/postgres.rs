@@ -70,6 +70,11 @@ impl PostgresWriter {
         Self { max_refused: permille, ..self }
     }
 
+    /// Into how many tables rows go by COPY.
+    fn copied(&self) -> usize {
+        self.ways.iter().filter(|way| **way == Way::Insert).count()
+    }
+
     async fn connection(&mut self) -> Result<Connection, Error> {
         match self.connection.take() {
             Some(connection) if !connection.is_closed() => Ok(connection),
@@ -193,6 +198,7 @@ impl Writer for PostgresWriter {
         let mut care = if self.refused.is_some() { Care::Sparing } else { Care::Plain };
         loop {
             let mut connection = self.connection().await?;
+            let copied = self.copied();
             let attempt = self.attempt(&mut connection, batch, care).await;
             if attempt.is_ok() || !connection.is_closed() {
                 self.connection = Some(connection);
@@ -206,19 +212,9 @@ impl Writer for PostgresWriter {
                     }
                     return Ok(written);
                 }
-                // The server counts the time in which it receives a COPY as the statement's own.
-                Err(error) if care == Care::Plain && error.is_timeout() => {
-                    self.ways.iter_mut().for_each(|way| way.give_up_copy());
-                    return Err(error.into());
-                }
                 // A key was there, or whatever else an upsert may get over: it is tried with one.
-                Err(error)
-                    if care == Care::Plain
-                        && error.class() != Class::Transient
-                        && self.ways.contains(&Way::Insert) =>
-                {
+                Err(error) if self.copied() < copied && !error.is_timeout() => {
                     tracing::debug!(%error, "from now on keys are looked for before rows are inserted");
-                    self.ways.iter_mut().for_each(|way| way.give_up_copy());
                     Care::Plain
                 }
                 // Some row is to blame, and a more careful attempt finds out which.
@@ -241,10 +237,11 @@ enum Way {
 }
 
 impl Way {
-    fn give_up_copy(&mut self) {
-        if *self == Self::Insert {
-            *self = Self::Upsert;
-        }
+    /// What is left of it once an insert has failed. The server counts the time in which it receives a COPY as the
+    /// statement's own, so a timeout too is one that an upsert may get over.
+    fn after(self, error: &Error) -> Self {
+        let is_over = error.class() != Class::Transient || error.is_timeout();
+        if self == Self::Insert && is_over { Self::Upsert } else { self }
     }
 }
 
@@ -287,7 +284,8 @@ async fn write_changes(
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
         let upserted = match way {
             Way::Insert => {
-                effect.upserted += transaction.insert(table, &rows).await?;
+                let inserted = transaction.insert(table, &rows).await;
+                effect.upserted += inserted.inspect_err(|error| *way = way.after(error))?;
                 return Ok(effect);
             }
             Way::Upsert => transaction.upsert(table, &rows, overwrite).await?,

@@ -56,6 +56,7 @@ fn run(input: &[u8]) -> Result<String, String> {
         // A few are tombstones.
         payload: (choice < 250).then_some(payload),
         headers: Headers::default(),
+        omitted: 0,
     };
     let mut vector = vec![f32::NAN];
     let found = decode(&record, &mut vector);

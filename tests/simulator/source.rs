@@ -164,6 +164,7 @@ impl SimulatedSource {
                     key: entry.key.as_deref(),
                     payload: entry.payload.as_deref(),
                     headers: Default::default(),
+                    omitted: 0,
                 }),
             }
         }

@@ -55,6 +55,11 @@ impl Connector {
         Self::over(kafka, None, topic.name(), database, shape)
     }
 
+    /// One whose broker nobody can reach, for commands that need none.
+    pub(crate) fn without_source(database: &Database, shape: &Shape) -> Self {
+        Self::over("bootstrap-servers: ['127.0.0.1:1']\n".to_owned(), None, "no-topic", database, shape)
+    }
+
     /// One that reads the Fluvio topic `topic` of the cluster whose profile stands in `home`.
     pub(crate) fn on_fluvio(topic: &str, home: &Path, database: &Database, shape: &Shape) -> Self {
         Self::over(String::new(), Some(home.to_owned()), topic, database, shape)
@@ -119,6 +124,11 @@ impl Connector {
         )
     }
 
+    /// The path of a file of its own, which is gone when this is.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// The configuration file's path.
     pub(crate) fn path(&self) -> String {
         self.folder.join("connector.yaml").to_str().unwrap().to_owned()
@@ -146,6 +156,11 @@ impl Connector {
     /// Starts the binary with these arguments.
     pub(crate) fn run(&self, arguments: &[&str]) -> Process {
         self.spawn(arguments, Stdio::null(), None)
+    }
+
+    /// The same with this as standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl Into<Stdio>) -> Process {
+        self.spawn(arguments, input.into(), None)
     }
 
     /// The same on a terminal, where somebody types this line.

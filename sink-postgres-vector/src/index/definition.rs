@@ -67,6 +67,31 @@ impl Metric {
         }
     }
 
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InnerProduct => "inner product",
+            metric => metric.word(),
+        }
+    }
+
+    /// pgvector's operator. What it gives is smaller for what is nearer.
+    pub fn operator(self) -> &'static str {
+        match self {
+            Self::L2 => "<->",
+            Self::Cosine => "<=>",
+            Self::InnerProduct => "<#>",
+            Self::L1 => "<+>",
+        }
+    }
+
+    /// The metric of an operator class of pgvector for the type `vector`.
+    pub(crate) fn of_operator_class(class: &str) -> Option<Self> {
+        [Self::L2, Self::Cosine, Self::InnerProduct, Self::L1]
+            .into_iter()
+            .find(|metric| metric.operator_class() == class)
+    }
+
     pub(super) fn operator_class(self) -> String {
         format!("vector_{}_ops", self.word())
     }

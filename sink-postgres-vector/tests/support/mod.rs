@@ -11,8 +11,8 @@ use std::{
 };
 
 use sink_postgres_vector::{
-    ConnectOptions, Connection, Ident, Migration, Migrator, Overwrite, TableSpec, Tls, TlsMode, VectorRow,
-    VectorTable,
+    ConnectOptions, Connection, Ident, Migration, Migrator, Overwrite, TableSpec, Tls, TlsMode, Transaction,
+    Upserted, VectorRow, VectorTable,
 };
 use tokio::runtime;
 
@@ -116,12 +116,46 @@ pub(crate) fn row<'a>(id: &'a str, text: &'a str, embedding: &'a [f32]) -> Vecto
     }
 }
 
-/// Writes the rows in a transaction of their own and says how many changed.
+/// The two ways of an upsert, which have to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Upsert,
+    Differing,
+}
+
+impl Way {
+    pub(crate) const BOTH: [Self; 2] = [Self::Upsert, Self::Differing];
+
+    pub(crate) async fn upsert(
+        self,
+        transaction: &mut Transaction<'_>,
+        table: &VectorTable,
+        rows: &[VectorRow<'_>],
+        overwrite: Overwrite,
+    ) -> Upserted {
+        match self {
+            Self::Upsert => transaction.upsert(table, rows, overwrite).await.unwrap(),
+            Self::Differing => transaction.upsert_differing(table, rows, overwrite).await.unwrap(),
+        }
+    }
+
+    /// Writes the rows in a transaction of their own and says how many changed.
+    pub(crate) async fn write(
+        self,
+        connection: &mut Connection,
+        table: &VectorTable,
+        rows: &[VectorRow<'_>],
+    ) -> u64 {
+        let mut transaction = connection.begin().await.unwrap();
+        let upserted = self.upsert(&mut transaction, table, rows, Overwrite::Always).await;
+        let _committed = transaction.commit().await.unwrap();
+        upserted.changed
+    }
+}
+
+/// Writes the rows by an upsert and says how many changed.
 pub(crate) async fn write(connection: &mut Connection, table: &VectorTable, rows: &[VectorRow<'_>]) -> u64 {
-    let mut transaction = connection.begin().await.unwrap();
-    let upserted = transaction.upsert(table, rows, Overwrite::Always).await.unwrap();
-    let _committed = transaction.commit().await.unwrap();
-    upserted.changed
+    Way::Upsert.write(connection, table, rows).await
 }
 
 /// The first column of the first row.

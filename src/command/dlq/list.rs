@@ -95,6 +95,6 @@ fn object(letter: &Letter) -> serde_json::Value {
 }
 
 /// A moment as `--since` takes it.
-pub(super) fn time(moment: SystemTime) -> String {
+pub(in crate::command) fn time(moment: SystemTime) -> String {
     humantime::format_rfc3339_millis(moment).to_string()
 }

@@ -1,10 +1,10 @@
 //! What the commands on dead letters are asked for, as arguments.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
+use crate::command::files::Files;
 use crate::reject::RejectReason;
 use crate::write::letters::Selection;
 
@@ -76,17 +76,6 @@ pub enum DlqCommand {
         #[arg(long)]
         dry_run: bool,
     },
-}
-
-/// The files that describe a connector.
-#[derive(Debug, Args)]
-pub struct Files {
-    /// The configuration file (connector.yaml is a commented example).
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// A file of NAME=VALUE lines for ${{ secrets.NAME }}; without it they come from the environment.
-    #[arg(long, value_name = "FILE")]
-    pub secrets: Option<PathBuf>,
 }
 
 /// Which dead letters. A letter has to fit all that is given.

@@ -224,6 +224,7 @@ impl Replayer {
             key: contents.key.as_deref(),
             payload: contents.payload.as_deref(),
             headers: Default::default(),
+            omitted: 0,
         };
         // It is no position of any partition, and none is stored for it.
         let place = Place { partition: &letter.partition, tenure: Tenure(0), stored: letter.offset };

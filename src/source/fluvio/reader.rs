@@ -199,6 +199,7 @@ impl<C: Cluster> Reader<C> {
                         key: key(&record),
                         payload: payload(&record),
                         headers: Headers::default(),
+                        omitted: 0,
                     });
                 }
                 None => run.pass(offset, timestamp),

@@ -403,6 +403,7 @@ fn pack(
         key: message.key(),
         payload: message.payload(),
         headers: packed.headers(),
+        omitted: 0,
     });
     let full = current.bytes() >= RUN_BYTES || current.len() >= RUN_RECORDS;
     if other.is_none() && full { run.take() } else { other }
