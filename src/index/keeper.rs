@@ -143,7 +143,7 @@ impl Keeper {
                 Step::Done
             }
             IndexFound::ByHand { name, valid: false } => {
-                self.tell_blocked(name);
+                self.tell_blocked(name.as_str());
                 Step::Blocked
             }
             IndexFound::Missing if !due => {
@@ -188,7 +188,7 @@ impl Keeper {
             match found {
                 Ok(found) => self.tell_later(&found),
                 Err(error) => {
-                    tracing::debug!(index = self.name(), %error, "it is not known whether it is there")
+                    tracing::debug!(index = self.name(), %error, "it is not known whether it is there");
                 }
             }
         }
