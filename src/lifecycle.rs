@@ -109,7 +109,7 @@ impl Connector {
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
-        let life = live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop));
+        let life = Box::pin(live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop)));
         let at_the_end = over.clone().drop_guard();
         let task = tokio::task::spawn(async move {
             let ending = life.await;
