@@ -48,7 +48,7 @@ demo: setup up ## 1,000 embeddings from Kafka into pgvector, and a search among 
 # with the same features, so that they compile once.
 LANCEDB = PROTOC="$$(dev/servers protoc)" && export PROTOC && test -n "$$PROTOC" && cargo
 LANCEDB_FEATURES = -p embedsink -p sink-lancedb --no-default-features --features embedsink/lancedb
-LANCEDB_TARGETS = --lib --bin embedsink --example demo-lancedb --test lancedb --bench commits --bench rates
+LANCEDB_TARGETS = --lib --bin embedsink --example demo-lancedb --test lancedb
 
 demo-lancedb: tools ## the same into a LanceDB folder, with no database server
 	@dev/servers up kafka
@@ -65,15 +65,15 @@ test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which 
 	done; exit $$missing
 	cargo test --release --test fluvio -- --test-threads 1
 
-# The lints run as cargo clippy runs them, but on what the tests are built from: checking alone would compile the crates of
-# LanceDB a second time.
+# The compiler is clippy's, so what is tested is what was linted: checking alone would compile the crates of LanceDB a second time.
 test-lancedb: tools ## lints and tests of what belongs to LanceDB, with protoc from a wheel if there is none
 	@dev/servers up kafka
 	@command -v clippy-driver >/dev/null || rustup which clippy-driver >/dev/null 2>&1 \
 		|| { echo "clippy is missing: rustup component add clippy."; exit 1; }
 	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" CLIPPY_ARGS=-Dwarnings; \
-	export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS; $(LANCEDB) build $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) --tests
-	$(LANCEDB) test $(LANCEDB_FEATURES) --lib --test lancedb
+	LANCEDB_PYTHON="$$(dev/servers lancedb-python)"; export LANCEDB_PYTHON RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS; \
+	$(LANCEDB) test --no-run $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) --bench commits --bench rates && \
+	cargo test $(LANCEDB_FEATURES) $(LANCEDB_TARGETS)
 
 EXECUTIONS ?= 10000000
 

@@ -7,6 +7,7 @@
 mod crash;
 mod hand;
 mod letters;
+mod python;
 mod refused;
 mod stage;
 mod status;
