@@ -73,7 +73,7 @@ test-lancedb: tools ## lints and tests of what belongs to LanceDB, with protoc f
 	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" CLIPPY_ARGS=-Dwarnings; \
 	LANCEDB_PYTHON="$$(dev/servers lancedb-python)"; export LANCEDB_PYTHON RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS; \
 	$(LANCEDB) test --no-run $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) --bench commits --bench rates && \
-	cargo test $(LANCEDB_FEATURES) $(LANCEDB_TARGETS)
+	cargo test $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) -- --skip simulator
 
 EXECUTIONS ?= 10000000
 
