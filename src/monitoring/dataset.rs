@@ -63,6 +63,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    #[cfg(feature = "lancedb")]
     pub(super) fn tidied(&mut self, outcome: Result<u64, String>) {
         match outcome {
             Ok(freed_bytes) => {
