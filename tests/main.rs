@@ -11,6 +11,7 @@ mod command;
 mod crash;
 mod damaged;
 mod dlq;
+mod features;
 mod group;
 mod import;
 mod index;
