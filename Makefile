@@ -6,7 +6,7 @@ MINUTES ?= 30
 export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup up down build demo demo-lancedb test test-fluvio test-lancedb fuzz chaos soak bench check clean-servers
+.PHONY: help tools setup up down build demo demo-lancedb test test-fluvio test-lancedb fuzz chaos soak bench bench-lancedb check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -88,6 +88,11 @@ soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/s
 
 bench: setup ## measure everything beside its ceiling (QUICK=1: in small; ONLY=rates,freshness: some steps)
 	QUICK="$(QUICK)" ONLY="$(ONLY)" cargo bench --bench rates
+
+bench-lancedb: tools ## the same records into each target, beside LanceDB's own bulk add; then a table over 1,000 commits
+	PROTOC="$$(dev/servers protoc)" && export PROTOC && test -n "$$PROTOC" && \
+	cargo bench --profile release --features bulk-add --bench targets && \
+	cargo bench --profile release -p embedsink -p sink-lancedb --features embedsink/bulk-add --bench commits
 
 check: ## formatting and lints
 	cargo fmt --all --check

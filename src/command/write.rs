@@ -55,7 +55,7 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
             return Ok(FAILED);
         }
     };
-    let mut summary = Summary::of(&input);
+    let mut summary = Summary::of(&input, &settings.target);
     let (reading, shutdown_timeout) = (input.reading(), settings.shutdown_timeout);
     let mut progress = Progress::new(input.size());
     let running = Connector::import(settings, input, options.again);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::command::status::plain;
+use crate::config::TargetSettings;
 use crate::lifecycle::StopReport;
 use crate::source::file::{FileInput, Reading};
 use crate::write::Effect;
@@ -16,6 +17,8 @@ pub(super) struct Summary {
     name: String,
     topic: String,
     is_standard: bool,
+    /// Where dead letters are, otherwise in LanceDB.
+    is_in_postgres: bool,
     records: u64,
     blank: u64,
     effect: Effect,
@@ -29,9 +32,10 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Of this input, of which nothing is written yet.
-    pub(super) fn of(input: &FileInput) -> Self {
+    pub(super) fn of(input: &FileInput, target: &TargetSettings) -> Self {
         let (name, topic) = (plain(input.name()), input.topic().to_owned());
-        Self { name, topic, is_standard: input.is_standard(), ..Self::default() }
+        let is_in_postgres = target.postgres().is_some();
+        Self { name, topic, is_standard: input.is_standard(), is_in_postgres, ..Self::default() }
     }
 
     /// Nothing more comes.
@@ -101,7 +105,11 @@ impl Summary {
             let reasons: Vec<String> =
                 reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             text.push_str(&format!(" ({})", reasons.join(", ")));
-            text.push_str(&format!("; look at them: embedsink dlq list --topic '{}'", plain(&self.topic)));
+            let topic = plain(&self.topic);
+            text.push_str(&match self.is_in_postgres {
+                true => format!("; look at them: embedsink dlq list --topic '{topic}'"),
+                false => format!("; they are in the table embedsink_dead_letters, with the topic '{topic}'"),
+            });
         }
         text.push('\n');
         text
