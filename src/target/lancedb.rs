@@ -1,0 +1,151 @@
+//! A LanceDB dataset: its lock, its tables, and what is told of them.
+
+mod watch;
+
+use std::sync::Arc;
+
+use sink_lancedb::{
+    self as lance, Dataset, DatasetOptions, Error, IndexSpec, LockedDataset, TableSpec, Upkeep,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Again, Ready, wait_out};
+use crate::config::{
+    LanceIndexMethod, LanceIndexSettings, LanceMetric, LanceSettings, Settings, StaleWrites, TableSettings,
+};
+use crate::error::ConnectorError;
+use crate::monitoring::{IndexProgress, IndexState, Monitor};
+use crate::route::{Router, TableLimits};
+use crate::write::LanceWriter;
+use crate::write::lancedb::positions::Positions;
+
+use watch::Watch;
+
+/// With fewer rows a search that looks at all of them is as fast.
+const INDEX_ROWS: u32 = 10_000;
+
+/// Where the tables are.
+///
+/// # Errors
+/// What is there and no folder.
+pub(crate) fn dataset(lance: &LanceSettings) -> Result<Dataset, ConnectorError> {
+    let options = lance.storage_options.iter();
+    let storage_options = options.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    let options = DatasetOptions {
+        storage_options,
+        sole_writer: lance.sole_writer,
+        ..DatasetOptions::new(lance.uri.clone())
+    };
+    Dataset::open(options).map_err(failed)
+}
+
+/// Locks the dataset, makes the tables that are missing, and checks those that are there.
+///
+/// # Errors
+/// Those that asking again does not mend; the others are waited out.
+pub(crate) async fn prepare(
+    settings: &Settings,
+    lance: &LanceSettings,
+    again: Option<Again>,
+    stopping: &CancellationToken,
+    monitor: &Arc<Monitor>,
+) -> Result<Ready<LanceWriter>, ConnectorError> {
+    for table in &settings.tables {
+        monitor.index(&table.name, index_progress(table));
+    }
+    let mut writer = wait_out(monitor, || open(settings, lance, stopping, monitor)).await?;
+    if let Some(Again { topic, offset }) = again {
+        writer.set_back(&topic, offset).await.map_err(failed)?;
+    }
+    let router = Arc::new(Router::new(settings.tables.iter().map(limits).collect()));
+    let tables = settings.tables.iter().map(|table| (table.name.clone(), table.lance_index.is_some()));
+    let mut beside = JoinSet::new();
+    beside.spawn(Watch::new(dataset(lance)?, tables.collect(), monitor).run());
+    Ok(Ready { writers: vec![writer], router, indexed: None, beside })
+}
+
+/// Makes the tables that are missing, and checks those that are there.
+///
+/// # Errors
+/// Why they cannot be used.
+pub(crate) async fn make(settings: &Settings, lance: &LanceSettings) -> Result<(), ConnectorError> {
+    let monitor = Arc::new(Monitor::new(&settings.connector, crate::source::Budget::new(1)));
+    open(settings, lance, &CancellationToken::new(), &monitor).await.map(drop)
+}
+
+/// Deletes the position of an import's input that will never be read again.
+pub(crate) async fn forget(
+    settings: &Settings,
+    lance: &LanceSettings,
+    topic: &str,
+) -> Result<(), ConnectorError> {
+    let locked = dataset(lance)?.lock().map_err(failed)?;
+    let mut positions = Positions::open(settings.connector.clone(), &locked).await.map_err(failed)?;
+    positions.forget(topic).await.map_err(failed)
+}
+
+async fn open(
+    settings: &Settings,
+    lance: &LanceSettings,
+    stopping: &CancellationToken,
+    monitor: &Arc<Monitor>,
+) -> Result<LanceWriter, ConnectorError> {
+    let locked: LockedDataset = dataset(lance)?.lock().map_err(failed)?;
+    let specs = settings.tables.iter().map(spec).collect();
+    let (connector, max_payload) = (settings.connector.clone(), settings.errors.max_payload);
+    let opened =
+        LanceWriter::open(connector, &locked, specs, max_payload, Arc::clone(monitor), stopping.clone());
+    opened.await.map_err(failed)
+}
+
+pub(crate) fn failed(error: Error) -> ConnectorError {
+    ConnectorError::Connect(error.into())
+}
+
+fn spec(table: &TableSettings) -> TableSpec {
+    TableSpec {
+        name: table.name.clone(),
+        dimensions: table.dimensions,
+        index: table.lance_index.map(|index| IndexSpec {
+            method: match index.method {
+                LanceIndexMethod::HnswSq => lance::IndexMethod::IvfHnswSq,
+                LanceIndexMethod::Pq => lance::IndexMethod::IvfPq,
+                LanceIndexMethod::Flat => lance::IndexMethod::IvfFlat,
+            },
+            metric: metric(index),
+            min_rows: INDEX_ROWS,
+        }),
+        upkeep: Upkeep::default(),
+    }
+}
+
+/// The distance that an index is configured for.
+pub(crate) fn metric(index: LanceIndexSettings) -> lance::Metric {
+    match index.metric {
+        LanceMetric::Cosine => lance::Metric::Cosine,
+        LanceMetric::L2 => lance::Metric::L2,
+        LanceMetric::Dot => lance::Metric::Dot,
+    }
+}
+
+fn index_progress(table: &TableSettings) -> IndexProgress {
+    match table.lance_index {
+        None => IndexState::None.into(),
+        Some(_) => {
+            let reason = Some(format!("it is built once the table has {INDEX_ROWS} rows"));
+            IndexProgress { reason, ..IndexState::Waiting.into() }
+        }
+    }
+}
+
+/// LanceDB's strings have no length that they must keep to.
+fn limits(table: &TableSettings) -> TableLimits {
+    TableLimits {
+        name: table.name.clone(),
+        dimensions: table.dimensions.into(),
+        max_id_chars: None,
+        max_source_chars: None,
+        skip_stale: table.stale_writes == StaleWrites::Skip,
+    }
+}

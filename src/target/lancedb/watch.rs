@@ -1,0 +1,96 @@
+//! Looks at the tables of a dataset now and then, beside whoever writes them, and tells what they are like.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sink_lancedb::{Dataset, Error, KeyedReader, TableStats, VectorReader};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::monitoring::{IndexState, Monitor, StoredTable};
+use crate::write::lancedb::own_tables;
+
+/// A look reads every manifest, and the names of all files.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What looks.
+pub(super) struct Watch {
+    dataset: Dataset,
+    /// Each with whether a vector index is configured.
+    tables: Vec<(String, bool)>,
+    monitor: Arc<Monitor>,
+}
+
+/// The tables as they are read.
+#[derive(Default)]
+struct Readers {
+    vectors: Vec<VectorReader>,
+    own: Vec<(String, KeyedReader)>,
+}
+
+impl Watch {
+    /// Over these tables of the configuration, and the dataset's own.
+    pub(super) fn new(dataset: Dataset, tables: Vec<(String, bool)>, monitor: &Arc<Monitor>) -> Self {
+        Self { dataset, tables, monitor: Arc::clone(monitor) }
+    }
+
+    /// Looks again and again. Cancel-safe.
+    pub(super) async fn run(self) {
+        let mut readers = None;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            if let Err(error) = self.look(&mut readers).await {
+                tracing::debug!(%error, "the tables could not be looked at");
+                // Whatever it was, they are opened anew.
+                readers = None;
+            }
+        }
+    }
+
+    async fn look(&self, readers: &mut Option<Readers>) -> Result<(), Error> {
+        let readers = match readers {
+            Some(readers) => readers,
+            None => readers.insert(self.open().await?),
+        };
+        for ((table, is_indexed), reader) in self.tables.iter().zip(&mut readers.vectors) {
+            let stats = reader.stats().await?;
+            if *is_indexed && stats.vector_index.is_some() {
+                self.monitor.index(table, IndexState::Ready.into());
+            }
+            self.monitor.stored(stored(table, &stats));
+        }
+        for (table, reader) in &mut readers.own {
+            let stats = reader.stats().await?;
+            self.monitor.stored(stored(table, &stats));
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Readers, Error> {
+        let mut readers = Readers::default();
+        for (table, _) in &self.tables {
+            readers.vectors.push(VectorReader::open(&self.dataset, table).await?);
+        }
+        for spec in own_tables() {
+            readers.own.push((spec.name.clone(), KeyedReader::open(&self.dataset, spec).await?));
+        }
+        Ok(readers)
+    }
+}
+
+fn stored(table: &str, stats: &TableStats) -> StoredTable {
+    let index = stats.vector_index.as_ref();
+    StoredTable {
+        table: table.to_owned(),
+        rows: stats.rows,
+        deleted_rows: stats.deleted_rows,
+        versions: stats.versions,
+        fragments: stats.fragments,
+        files: stats.on_disk.map(|disk| disk.files),
+        disk_bytes: stats.on_disk.map(|disk| disk.bytes),
+        key_index: stats.key_index,
+        indexed_rows: index.map(|index| index.rows_indexed),
+        unindexed_rows: index.map(|index| index.rows_unindexed),
+    }
+}
