@@ -163,7 +163,7 @@ pub(crate) async fn follow(
             bail!(
                 "The connector has passed all {total} records, but only {rows} rows are there. \
                  Look at embedsink.dead_letters: {}",
-                settings.psql()
+                settings.psql()?
             );
         }
         if started.elapsed() > ARRIVAL_DEADLINE {

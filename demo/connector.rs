@@ -103,7 +103,7 @@ impl Drop for Connector {
 }
 
 /// The connector's program. It lies beside the folder that holds this example.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     let example = env::current_exe().context("The demo cannot find its own program")?;
     let target = example.parent().and_then(|examples| examples.parent());
     let program = target.context("The demo's program has no parent folder")?.join("embedsink");

@@ -9,6 +9,7 @@ mod arrive;
 mod ask;
 mod connector;
 mod produce;
+mod question;
 mod settings;
 
 use std::process::ExitCode;
@@ -46,9 +47,9 @@ async fn until_terminated() -> Result<()> {
 
 /// The whole demo, from the configuration to the hints at the end.
 async fn demo() -> Result<()> {
-    let settings = Settings::read()?;
+    let settings = Settings::read("connector.yaml", false)?;
     let records = produce::load(&root().join("demo/embeddings.jsonl.gz"))?;
-    let questions = ask::load(&root().join("demo/questions.json"))?;
+    let questions = question::load(&root().join("demo/questions.json"))?;
 
     let partitions = produce::create_topic(&settings).await?;
     let postgres = connect(&settings).await?;
@@ -72,14 +73,14 @@ async fn demo() -> Result<()> {
 
     let ended = connector.stop().await?;
     println!("\nConnector stopped with SIGTERM: exit code 0 after {:.2} s.", ended.as_secs_f64());
-    farewell(&settings);
-    Ok(())
+    farewell(&settings)
 }
 
 /// Opens the demo's own connection to Postgres.
 async fn connect(settings: &Settings) -> Result<Client> {
-    let (client, connection) = settings.postgres.connect(NoTls).await.with_context(|| {
-        format!("Postgres does not answer on port {} (make up starts it)", settings.postgres_port())
+    let config = settings.postgres()?;
+    let (client, connection) = config.connect(NoTls).await.with_context(|| {
+        format!("Postgres does not answer on port {:?} (make up starts it)", config.get_ports())
     })?;
     tokio::spawn(async move {
         // The queries that the connection carries report its end themselves.
@@ -108,12 +109,13 @@ async fn summarize(postgres: &Client, settings: &Settings, report: &Report) -> R
 }
 
 /// Says what to try next.
-fn farewell(settings: &Settings) {
+fn farewell(settings: &Settings) -> Result<()> {
     println!("\nWhat to run next");
     println!("  make demo    again: the rows stay 1,000, and the unchanged ones are left alone");
     println!("  make test    the tests that prove the delivery guarantee");
     println!("  make down    stop the servers; their data stays");
-    println!("  {}", settings.psql());
+    println!("  {}", settings.psql()?);
     println!("               look at the tables: embeddings, embedsink.offsets, embedsink.dead_letters");
     println!("Read on in README.md and ARCHITECTURE.md. connector.yaml explains each setting.");
+    Ok(())
 }

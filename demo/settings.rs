@@ -19,8 +19,8 @@ pub(crate) struct Settings {
     pub(crate) topic: String,
     /// Kafka's addresses, separated by commas.
     pub(crate) bootstrap: String,
-    /// How to reach Postgres.
-    pub(crate) postgres: Config,
+    /// How to reach Postgres, if that is what the connector writes to.
+    postgres: Option<Config>,
     /// The configuration file for the connector, relative to the root of the repository.
     pub(crate) file: PathBuf,
 }
@@ -62,7 +62,7 @@ struct Kafka {
 /// The section `sink`.
 #[derive(Deserialize)]
 struct Sink {
-    postgres: Postgres,
+    postgres: Option<Postgres>,
 }
 
 /// The section `sink.postgres`.
@@ -72,46 +72,49 @@ struct Postgres {
 }
 
 impl Settings {
-    /// Reads `connector.yaml`. If the servers have other ports, writes a copy with those ports.
-    pub(crate) fn read() -> Result<Self> {
+    /// Reads the configuration. If the servers have other ports, or the connector is to keep its files with the
+    /// demo's, writes a copy to where those are.
+    pub(crate) fn read(source: &str, keeps_files: bool) -> Result<Self> {
         fs::create_dir_all(root().join(WORK))
             .with_context(|| format!("The folder {WORK} cannot be created"))?;
-        let mut file = PathBuf::from("connector.yaml");
-        let original = fs::read_to_string(root().join(&file)).context("connector.yaml cannot be read")?;
-        let text = with_port(&original, 9092, "KAFKA_PORT")?;
-        let text = with_port(&text, 5432, "POSTGRES_PORT")?;
-        if text != original {
+        let mut file = PathBuf::from(source);
+        let original =
+            fs::read_to_string(root().join(&file)).with_context(|| format!("{source} cannot be read"))?;
+        let mut text = with_port(&original, 9092, "KAFKA_PORT")?;
+        if text.contains("postgres:") {
+            text = with_port(&text, 5432, "POSTGRES_PORT")?;
+        }
+        if keeps_files || text != original {
             file = Path::new(WORK).join("connector.yaml");
             fs::write(root().join(&file), &text)
                 .with_context(|| format!("{} cannot be written", file.display()))?;
         }
         let parsed: File =
-            serde_saphyr::from_str(&text).context("connector.yaml lacks what the demo needs")?;
+            serde_saphyr::from_str(&text).with_context(|| format!("{source} lacks what the demo needs"))?;
         Ok(Self {
             name: parsed.meta.name,
             topic: parsed.meta.topic,
             bootstrap: parsed.embedsink.source.kafka.bootstrap_servers.join(","),
-            postgres: parsed
-                .embedsink
-                .sink
-                .postgres
-                .url
-                .parse()
-                .context("The Postgres url cannot be read")?,
+            postgres: match parsed.embedsink.sink.postgres {
+                Some(postgres) => Some(postgres.url.parse().context("The Postgres url cannot be read")?),
+                None => None,
+            },
             file,
         })
     }
 
-    /// The port of Postgres.
-    pub(crate) fn postgres_port(&self) -> u16 {
-        self.postgres.get_ports().first().copied().unwrap_or(5432)
+    /// How to reach Postgres.
+    pub(crate) fn postgres(&self) -> Result<&Config> {
+        self.postgres.as_ref().with_context(|| format!("{} names no Postgres", self.file.display()))
     }
 
     /// A command that opens the demo's database.
-    pub(crate) fn psql(&self) -> String {
-        let user = self.postgres.get_user().unwrap_or("postgres");
-        let database = self.postgres.get_dbname().unwrap_or(user);
-        format!("psql -h localhost -p {} -U {user} {database}", self.postgres_port())
+    pub(crate) fn psql(&self) -> Result<String> {
+        let postgres = self.postgres()?;
+        let user = postgres.get_user().unwrap_or("postgres");
+        let database = postgres.get_dbname().unwrap_or(user);
+        let port = postgres.get_ports().first().copied().unwrap_or(5432);
+        Ok(format!("psql -h localhost -p {port} -U {user} {database}"))
     }
 }
 
@@ -131,7 +134,7 @@ fn with_port(text: &str, default: u16, variable: &str) -> Result<String> {
     }
     let address = format!("localhost:{default}");
     if !text.contains(&address) {
-        bail!("{variable} is {port}, but connector.yaml has no {address} to put it in place of.");
+        bail!("{variable} is {port}, but the configuration has no {address} to put it in place of.");
     }
     Ok(text.replace(&address, &format!("localhost:{port}")))
 }

@@ -3,8 +3,12 @@
 //! An index that is there is never touched, ours or not. One that is missing is built before the first record
 //! (`build: immediate`), or once the backlog is written. What fails here never stops writing.
 
+mod builder;
 mod calm;
 mod keeper;
+mod means;
+mod notice;
+mod pauses;
 
 use std::sync::Arc;
 
@@ -55,7 +59,7 @@ pub(crate) async fn build_missing(
     for (index, configured) in configured(settings, tables) {
         let is_ours = migrate == MigrateMode::Manual;
         if is_ours || configured.build == IndexBuildTime::Immediate {
-            let built = keeper::build_now(&index, &configured, options).await;
+            let built = builder::build_now(&index, &configured, options).await;
             if built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
                 tracing::info!(
                     index = index.name().as_str(),
@@ -94,13 +98,13 @@ pub(crate) async fn prepare(
     for keeper in keepers(settings, options, tables, monitor, &CancellationToken::new()) {
         if keeper.is(IndexBuildTime::Immediate) {
             monitor.enter(Phase::Starting, "seeing to the vector indexes");
-            keeper.run().await;
+            keeper.prepare().await;
         }
     }
 }
 
 impl Indexes {
-    /// Sees to the other indexes in the background.
+    /// Sees to the other indexes in the background, and looks on what becomes of all.
     pub(crate) fn keep(
         settings: &Settings,
         options: &ConnectOptions,
@@ -109,9 +113,7 @@ impl Indexes {
     ) -> Self {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         for keeper in keepers(settings, options, tables, monitor, &stop) {
-            if keeper.is(IndexBuildTime::Deferred) {
-                tasks.spawn(keeper.run());
-            }
+            tasks.spawn(keeper.run());
         }
         Self { tasks, stop }
     }

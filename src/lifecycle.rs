@@ -109,7 +109,7 @@ impl Connector {
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
         let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
         let over = CancellationToken::new();
-        let life = live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop));
+        let life = Box::pin(live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop)));
         let at_the_end = over.clone().drop_guard();
         let task = tokio::task::spawn(async move {
             let ending = life.await;
@@ -211,14 +211,14 @@ async fn live(
         TargetSettings::Postgres(postgres) => {
             let lanes = lane_count(&settings, &feed);
             let prepared = target::postgres::prepare(&settings, postgres, lanes, again, &monitor);
-            let ended = life.lead(feed, prepared).await;
+            let ended = Box::pin(life.lead(feed, prepared)).await;
             forgotten(passing.as_deref(), |topic| target::postgres::forget(&settings, postgres, topic)).await;
             ended
         }
         #[cfg(feature = "lancedb")]
         TargetSettings::Lance(lance) => {
             let prepared = target::lancedb::prepare(&settings, lance, again, &stop.asked, &monitor);
-            let ended = life.lead(feed, prepared).await;
+            let ended = Box::pin(life.lead(feed, prepared)).await;
             forgotten(passing.as_deref(), |topic| target::lancedb::forget(&settings, lance, topic)).await;
             ended
         }

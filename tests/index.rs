@@ -213,3 +213,76 @@ async fn a_role_that_may_not_index_is_told_so_and_migrate_builds_for_it() {
     connector.postgres = owner;
     run(&client, &format!("drop owned by {role}; drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn a_build_that_somebody_cancels_on_the_server_is_over_and_says_so_while_writing_goes_on() {
+    let (connector, database, topic, client) = stage("", 300).await;
+    let old = database.connect().await;
+    run(&old, "begin; lock table embeddings in row exclusive mode").await;
+    let mut process = connector.start();
+    process.settles(&client, 300).await;
+    // It waits for the transaction above, and an index that is begun is there.
+    let backend: i32 = process
+        .until("a build that waits", async |_| {
+            let sql = "select pid from pg_stat_progress_create_index where phase like 'waiting%' and index_relid <> 0";
+            client.query_opt(sql, &[]).await.unwrap().map(|row| row.get(0))
+        })
+        .await;
+    assert!(one::<bool>(&client, &format!("select pg_cancel_backend({backend})")).await);
+    run(&old, "rollback").await;
+    let failed = until_state(&mut process, "failed").await;
+    assert!(failed["reason"].as_str().unwrap().starts_with("somebody cancelled the build"), "{failed}");
+    assert_eq!(indexes(&client).await, 0, "nothing is left of it");
+    let more = TopicProducer::new(&topic);
+    more.send(0, 0, None, Some(br#"{"id": "later", "embedding": [1, 2, 3, 4, 5, 6, 7, 8]}"#));
+    more.finish();
+    process.settles(&client, 301).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_runs_out_three_times_is_not_asked_again() {
+    let (connector, _database, _topic, client) = stage("", 300).await;
+    run(
+        &client,
+        "create function run_out() returns event_trigger language plpgsql as \
+         $$ begin raise exception 'no room' using errcode = '53200'; end $$; \
+         create event trigger run_out on ddl_command_start when tag in ('CREATE INDEX') execute function run_out()",
+    )
+    .await;
+    let mut process = connector.start();
+    process.settles(&client, 300).await;
+    let failed = until_state(&mut process, "failed").await;
+    assert!(failed["reason"].as_str().unwrap().starts_with("the server ran out 3 times"), "{failed}");
+    let log = process.stop().await;
+    assert_eq!(log.matches("building the vector index").count(), 3, "{log}");
+}
+
+#[tokio::test]
+async fn who_may_not_index_starts_while_somebody_builds() {
+    let (mut connector, database, _topic, client) = stage("", 300).await;
+    let role = format!("{}_beside", database.name());
+    run(
+        &client,
+        &format!(
+            "create role {role} login; grant usage on schema embedsink, public to {role}; \
+             grant all on all tables in schema embedsink to {role}; grant all on embeddings to {role}"
+        ),
+    )
+    .await;
+    let old = database.connect().await;
+    run(&old, "begin; lock table embeddings in row exclusive mode").await;
+    let mut owner = connector.start();
+    owner.settles(&client, 300).await;
+    until_state(&mut owner, "building").await;
+    let (port, name) = (database.port(), database.name());
+    connector.postgres =
+        format!("host: 127.0.0.1\nport: {port}\ndatabase: {name}\nuser: {role}\nmigrate: manual\n");
+    let mut other = connector.start();
+    until_state(&mut other, "waiting").await;
+    run(&old, "rollback").await;
+    until_state(&mut owner, "ready").await;
+    let log = owner.stop().await + &other.stop().await;
+    assert!(!log.contains("ERROR"), "{log}");
+    run(&client, &format!("drop owned by {role}; drop role {role}")).await;
+}

@@ -36,8 +36,8 @@ pub fn classify_sqlstate(code: &str) -> Class {
         "57P01" | "57P02" | "57P03" | "57P05" => Class::Transient,
         // Lost a race for locks or for a serial order.
         "40001" | "40003" | "40P01" | "55P03" => Class::Transient,
-        // 57014: the server's statement_timeout, or somebody who cancels; who cancels a build himself knows that. A COPY
-        // that is abandoned tells another error. 25P03: we were too slow between statements. 25P04: in all.
+        // 57014: the server's statement_timeout, or somebody who cancels; whoever builds an index has no timeout, and knows
+        // which. A COPY that is abandoned tells another error. 25P03: we were too slow between statements. 25P04: in all.
         "57014" | "25P03" | "25P04" => Class::Transient,
         // Read-only: a failover left us with a standby. A fresh connection, which takes no standby, finds the primary.
         "25006" => Class::Transient,

@@ -9,7 +9,7 @@ use crate::support::{Database, one, options, row, run, vectors, write};
 
 const HNSW: IndexSpec =
     IndexSpec { method: IndexMethod::Hnsw { m: 8, ef_construction: 32 }, metric: Metric::L2 };
-const LIMITS: BuildLimits = BuildLimits { maintenance_memory: 64 << 20, workers: None };
+const LIMITS: BuildLimits = BuildLimits { maintenance_memory: 64 << 20, halved: 0, workers: None };
 const OURS: &str = "embeddings_embedsink_hnsw_l2";
 
 /// A table with `rows` rows of 16 dimensions.
@@ -106,7 +106,7 @@ async fn a_build_waits_for_old_transactions_keeps_nobody_from_writing_and_can_be
     run(&old, "rollback").await;
 
     let build = begin(&database, &index).await.unwrap();
-    build.drop_invalid().await.unwrap();
+    assert!(build.drop_invalid().await.unwrap());
     assert_eq!(build.find().await.unwrap(), IndexFound::Missing);
     build.build(&LIMITS).await.unwrap();
     assert_eq!(build.find().await.unwrap(), IndexFound::Ready);
@@ -168,4 +168,80 @@ async fn who_may_not_index_is_told_what_is_in_the_way() {
     )
     .await;
     index.check(&connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_builds_by_hand_under_our_name_is_not_dropped() {
+    let (database, connection, _, index) = stage(500).await;
+    let (old, hand) = (database.connect().await, database.connect().await);
+    // To one who may not read the statistics of others, it is no less there.
+    let role = format!("{} owner", database.name());
+    run(
+        &connection,
+        &format!(
+            "create role \"{role}\" login; grant create on schema public to \"{role}\"; \
+             alter table embeddings owner to \"{role}\""
+        ),
+    )
+    .await;
+    run(&old, "begin; lock table embeddings in row exclusive mode").await;
+    let sql = format!("create index concurrently {OURS} on embeddings using hnsw (embedding vector_l2_ops)");
+    let meanwhile = async {
+        while index.find(&connection).await.unwrap() == IndexFound::Missing {}
+        for user in [role.clone(), database.options().user] {
+            let mut login = database.options();
+            login.user = user;
+            let build = IndexBuild::begin(&login, &index).await.unwrap().unwrap();
+            assert_eq!(build.find().await.unwrap(), IndexFound::Invalid);
+            assert!(!build.drop_invalid().await.unwrap(), "{}", login.user);
+            let backend = build.backend();
+            build.end().await;
+            let is_there = format!("select exists (select from pg_stat_activity where pid = {backend})");
+            while one::<bool>(&connection, &is_there).await {}
+        }
+        run(&old, "rollback").await;
+    };
+    let (built, ()) = tokio::join!(hand.client().batch_execute(&sql), meanwhile);
+    built.unwrap();
+    assert_eq!(index.find(&connection).await.unwrap(), IndexFound::Ready);
+    run(
+        &connection,
+        &format!("alter table embeddings owner to postgres; drop owned by \"{role}\"; drop role \"{role}\""),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_for_transactions_does_not_end_a_build() {
+    let (database, connection, _, index) = stage(500).await;
+    run(&connection, &format!("alter database {} set transaction_timeout = '300ms'", database.name())).await;
+    let old = database.connect().await;
+    for prepared in [true, false] {
+        run(&old, "begin; lock table embeddings in row exclusive mode").await;
+        let mut login = database.options();
+        login.prepared = prepared;
+        let build = IndexBuild::begin(&login, &index).await.unwrap().unwrap();
+        let is_long = format!(
+            "select exists (select from pg_stat_activity where pid = {} and state = 'active' \
+             and clock_timestamp() - xact_start > '500ms')",
+            build.backend()
+        );
+        let meanwhile = async {
+            while !one::<bool>(&connection, &is_long).await {}
+            run(&old, "rollback").await;
+            Ok(())
+        };
+        tokio::try_join!(build.build(&LIMITS), meanwhile).unwrap();
+        build.end().await;
+        assert_eq!(index.find(&connection).await.unwrap(), IndexFound::Ready);
+        run(&connection, &format!("drop index {OURS}")).await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_run_out_of_memory_builds_a_graph_with_less() {
+    let (database, _, _, index) = stage(500).await;
+    let build = begin(&database, &index).await.unwrap();
+    let built = build.build(&BuildLimits { halved: 2, workers: Some(0), ..LIMITS }).await.unwrap();
+    assert_eq!(built.maintenance_memory, 16 << 20);
 }

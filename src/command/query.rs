@@ -89,7 +89,7 @@ struct Nearness {
 
 /// One table of the target.
 enum Target {
-    Database(postgres::Database),
+    Database(Box<postgres::Database>),
     #[cfg(feature = "lancedb")]
     Dataset(lancedb::Dataset),
 }
@@ -99,7 +99,8 @@ impl Target {
     async fn open(settings: &Settings, table: &TableSettings) -> Result<Self, Failure> {
         match &settings.target {
             TargetSettings::Postgres(server) => {
-                postgres::Database::open(settings, server, table).await.map(Self::Database)
+                let opened = postgres::Database::open(settings, server, table).await?;
+                Ok(Self::Database(Box::new(opened)))
             }
             #[cfg(feature = "lancedb")]
             TargetSettings::Lance(dataset) => lancedb::Dataset::open(dataset, table).await.map(Self::Dataset),

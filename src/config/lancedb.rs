@@ -42,15 +42,14 @@ pub(super) fn read(lancedb: &Section<'_>, folder: &Path, report: &mut Report) ->
     }
     if !is_store {
         let mut good = true;
-        for key in ["storage-options", "sole-writer"] {
-            if let Some(field) = lancedb.get(key) {
-                field.complain_at_key(
-                    report,
-                    "it is for object stores; a folder is locked, and has none",
-                    "remove it",
-                );
-                good = false;
-            }
+        let given = [lancedb.get("storage-options"), lancedb.get("sole-writer").filter(|_| sole_writer)];
+        for field in given.into_iter().flatten() {
+            field.complain_at_key(
+                report,
+                "it is for object stores; a folder is locked, and has none",
+                "remove it",
+            );
+            good = false;
         }
         if !good {
             return None;

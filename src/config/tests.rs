@@ -151,7 +151,7 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             start: StartAt::Beginning,
             properties: BTreeMap::new(),
         }),
-        postgres: PostgresSettings {
+        target: TargetSettings::Postgres(PostgresSettings {
             host: "localhost".to_owned(),
             port: 5432,
             database: "embeddings_db".to_owned(),
@@ -161,12 +161,13 @@ fn the_reference_file_loads_and_leaves_everything_else_at_its_default() {
             migrate: MigrateMode::Auto,
             prepared: true,
             statement_timeout: Duration::from_secs(120),
-        },
+        }),
         tables: vec![TableSettings {
             name: "embeddings".to_owned(),
             dimensions: 384,
             stale_writes: StaleWrites::Apply,
             index: None,
+            lance_index: None,
         }],
         batch: BatchSettings {
             max_rows: 2000,
@@ -250,6 +251,28 @@ fn the_commented_keys_of_the_reference_file_are_right_too() {
         "embedsink.sink.postgres.tls.key-file",
     ];
     assert_eq!(found, expected, "{error}");
+}
+
+#[test]
+fn the_part_of_the_reference_file_that_belongs_to_lancedb_is_right_too() {
+    let (_, part) =
+        REFERENCE.split_once("the feature `lancedb` writes").expect("the reference says what is LanceDB's");
+    let (part, _) = part.split_once(FLUVIO_MARK).expect("that of Fluvio follows");
+    let lines = part.lines().skip(1).map(|line| line.strip_prefix("# ").unwrap_or_default());
+    // A folder has none of these.
+    let lines = lines.filter(|line| !line.contains("storage-options") && !line.contains("aws_region"));
+    let block = lines.collect::<Vec<_>>().join("\n");
+    let source = "embedsink:\n  source: {kafka: {bootstrap-servers: localhost:9092}}\n";
+    let settings = read(&format!(
+        "meta: {{name: docs, topic: t}}\n{}",
+        block.trim_start().replace("embedsink:\n", source)
+    ));
+    let settings = settings.unwrap();
+    let index = LanceIndexSettings { method: LanceIndexMethod::HnswSq, metric: LanceMetric::Cosine };
+    assert_eq!(settings.tables[0].lance_index, Some(index));
+    assert_eq!(settings.batch.max_rows, 10_000);
+    let TargetSettings::Lance(lance) = settings.target else { panic!("it is LanceDB") };
+    assert_eq!((lance.uri.as_str(), lance.sole_writer), ("data", false));
 }
 
 /// The part of the reference file that belongs to Fluvio.
@@ -459,6 +482,7 @@ fn tables_keep_their_order_and_any_name() {
         dimensions,
         stale_writes: StaleWrites::Apply,
         index: None,
+        lance_index: None,
     });
     assert_eq!(tables, expected);
 }
@@ -631,7 +655,7 @@ fn a_ca_file_is_found_beside_the_configuration_and_has_to_fit_the_mode() {
         let path = folder.write("c.yaml", with_postgres(&format!("tls: {{{tls}}}")));
         Settings::from_file(&path, None)
     };
-    let tls = load("ca-file: ca.pem").unwrap().target.postgres().unwrap().tls;
+    let tls = load("ca-file: ca.pem").unwrap().target.postgres().unwrap().tls.clone();
     let ca_file = Some(folder.0.join("ca.pem"));
     assert_eq!(tls, TlsSettings { mode: TlsMode::VerifyFull, ca_file, client: None });
     assert_eq!(

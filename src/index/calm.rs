@@ -10,6 +10,12 @@ const SMALL: u64 = 10_000;
 const QUIET: Duration = Duration::from_millis(250);
 /// The same where the source does not tell how far it is behind.
 const QUIET_WITHOUT_LAG: Duration = Duration::from_secs(5);
+/// A larger lag is small too where it takes no longer than this to write it, at the present rate.
+const SOON: Duration = Duration::from_secs(5);
+/// What the present rate is taken over.
+const RATE: Duration = Duration::from_secs(5);
+/// How often somebody is told that it is not calm yet.
+const TELL: Duration = Duration::from_hours(1);
 /// How long the lag has to stay small while records keep coming.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -35,13 +41,19 @@ pub(super) struct Calm {
     last: Option<Look>,
     quiet_since: Option<Instant>,
     small_since: Option<Instant>,
+    /// Since when records are counted for the rate, and what was settled then.
+    counted_since: Option<(Instant, u64)>,
+    /// Records that are settled in a second.
+    rate: f64,
+    told_at: Option<Instant>,
 }
 
 impl Calm {
     pub(super) fn sees(&mut self, look: Look, now: Instant) -> bool {
         let same = self.last.is_some_and(|last| last.settled == look.settled);
         self.last = Some(look);
-        let behind = look.lag.is_some_and(|lag| lag > SMALL);
+        let soon = self.rate(look.settled, now) * SOON.as_secs_f64();
+        let behind = look.lag.is_some_and(|lag| lag > SMALL && lag as f64 > soon);
         if look.partitions == 0 || behind {
             (self.quiet_since, self.small_since) = (None, None);
             return false;
@@ -54,6 +66,26 @@ impl Calm {
         let is_quiet = lasts(&mut self.quiet_since, same && look.in_flight == 0, quiet);
         let is_steady = lasts(&mut self.small_since, look.lag.is_some(), STEADY);
         is_quiet || is_steady
+    }
+
+    /// Whether it is time to say, again, that it is not calm.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        let since = *self.told_at.get_or_insert(now);
+        let overdue = now.saturating_duration_since(since) >= TELL;
+        if overdue {
+            self.told_at = Some(now);
+        }
+        overdue
+    }
+
+    fn rate(&mut self, settled: u64, now: Instant) -> f64 {
+        let (since, before) = *self.counted_since.get_or_insert((now, settled));
+        let time = now.saturating_duration_since(since);
+        if time >= RATE {
+            self.rate = settled.saturating_sub(before) as f64 / time.as_secs_f64();
+            self.counted_since = Some((now, settled));
+        }
+        self.rate
     }
 }
 
@@ -96,6 +128,25 @@ mod tests {
             judge(&[(0.0, steady(1)), (9.0, behind), (10.0, steady(3)), (12.0, steady(4))]),
             [false; 4]
         );
+    }
+
+    #[test]
+    fn a_large_lag_is_small_where_it_is_written_in_no_time() {
+        // 10,000 a second.
+        let look = |second: u64, lag| {
+            (second as f64, Look { lag: Some(lag), in_flight: 9, settled: second * 10_000, ..IDLE })
+        };
+        let looks = |lag| (0..=16).map(|second| look(second, lag)).collect::<Vec<_>>();
+        let calm = judge(&looks(50_000));
+        assert_eq!(calm.iter().position(|calm| *calm), Some(15), "5 s to know the rate, and 10 s more");
+        assert!(judge(&looks(50_001)).iter().all(|calm| !calm));
+    }
+
+    #[test]
+    fn who_waits_long_is_told_so_once_an_hour() {
+        let (start, mut calm) = (Instant::now(), Calm::default());
+        let mut told = |minutes| calm.is_overdue(start + Duration::from_mins(minutes));
+        assert_eq!([0, 59, 60, 61, 119, 120].map(&mut told), [false, false, true, false, false, true]);
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub(crate) struct Connector {
     pub(crate) top: String,
     /// The home of the user, for programs that look for something there.
     home: Option<PathBuf>,
-    /// Lines under `sink.postgres`.
+    /// The key under `sink`.
+    target: &'static str,
+    /// Lines under it.
     pub(crate) postgres: String,
     /// Lines under `tables`.
     pub(crate) tables: String,
@@ -55,6 +57,13 @@ impl Connector {
         Self::over(kafka, None, topic.name(), database, shape)
     }
 
+    /// One that writes to a LanceDB dataset in its own folder.
+    pub(crate) fn on_lance(topic: &Topic, shape: &Shape) -> Self {
+        let kafka = format!("bootstrap-servers: ['{}']\n", topic.broker());
+        let target = ("lancedb", "uri: ./data\n".to_owned());
+        Self::between(kafka, None, topic.name(), target, shape)
+    }
+
     /// One whose broker nobody can reach, for commands that need none.
     pub(crate) fn without_source(database: &Database, shape: &Shape) -> Self {
         Self::over("bootstrap-servers: ['127.0.0.1:1']\n".to_owned(), None, "no-topic", database, shape)
@@ -66,6 +75,17 @@ impl Connector {
     }
 
     fn over(kafka: String, home: Option<PathBuf>, topic: &str, database: &Database, shape: &Shape) -> Self {
+        let target = ("postgres", format!("url: {}\n", database.url()));
+        Self::between(kafka, home, topic, target, shape)
+    }
+
+    fn between(
+        kafka: String,
+        home: Option<PathBuf>,
+        topic: &str,
+        (target, lines): (&'static str, String),
+        shape: &Shape,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
@@ -80,7 +100,8 @@ impl Connector {
             meta: String::new(),
             top: String::new(),
             home,
-            postgres: format!("url: {}\n", database.url()),
+            target,
+            postgres: lines,
             tables: tables.join("\n"),
             more: String::new(),
             log: "info",
@@ -107,7 +128,7 @@ impl Connector {
 
     /// The configuration.
     pub(crate) fn yaml(&self) -> String {
-        let Self { name, topic, .. } = self;
+        let Self { name, topic, target, .. } = self;
         let indented = |text: &str, by: usize| text.replace('\n', &format!("\n{}", " ".repeat(by)));
         let source = match self.kafka.as_str() {
             "" => String::new(),
@@ -115,7 +136,7 @@ impl Connector {
         };
         format!(
             "apiVersion: 0.1.0\nmeta:\n  version: 0.1.0\n  name: {name}\n  type: embedsink\n  topic: {topic}\n  {}\n{}\n\
-             embedsink:\n{source}  sink:\n    postgres:\n      {}\n  tables:\n    {}\n  {}\n",
+             embedsink:\n{source}  sink:\n    {target}:\n      {}\n  tables:\n    {}\n  {}\n",
             indented(&self.meta, 2),
             self.top,
             indented(&self.postgres, 6),

@@ -4,18 +4,20 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::types::Type;
 
-use super::{IndexFound, VectorIndex, definition::Create, estimate};
+use super::{IndexFound, IndexMethod, VectorIndex, definition::Create, estimate};
 use crate::{connection::Connection, error::Error, options::ConnectOptions};
 
 /// The upper half of the advisory lock that a build is done under, the text `embi` as a number; the lower half is the
 /// table's oid.
-const LOCK: i64 = 0x656d_6269 << 32;
+pub(super) const LOCK: i64 = 0x656d_6269 << 32;
 
 /// What a build may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildLimits {
     /// Bytes for `maintenance_work_mem`, at most.
     pub maintenance_memory: u64,
+    /// How many times to halve what the rows would take, for a server that has run out. Only a graph is built with less.
+    pub halved: u32,
     /// Parallel workers at most. `None`: as many as the server's own setting lets it have.
     pub workers: Option<u16>,
 }
@@ -53,7 +55,8 @@ impl<'i> IndexBuild<'i> {
             // What it waits for are transactions that are older; meanwhile it keeps nobody from writing.
             true => ("set statement_timeout = 0; set lock_timeout = 0", "pg_try_advisory_lock"),
             false => (
-                "begin; set local statement_timeout = 0; set local lock_timeout = '10s'",
+                "begin; set local statement_timeout = 0; set local lock_timeout = '10s'; \
+                 select set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout'",
                 "pg_try_advisory_xact_lock",
             ),
         };
@@ -78,11 +81,17 @@ impl<'i> IndexBuild<'i> {
     }
 
     /// Drops ours, which a broken build has left. Takes as long as transactions last that may know it.
-    pub async fn drop_invalid(&self) -> Result<(), Error> {
+    ///
+    /// `false`, and nothing is dropped, while somebody builds it by hand: dropping would wait for that, and then take
+    /// an index that works.
+    pub async fn drop_invalid(&self) -> Result<bool, Error> {
+        if self.index.is_built_by_hand(&self.connection).await? {
+            return Ok(false);
+        }
         let concurrently = if self.is_session { "concurrently " } else { "" };
         let sql = format!("drop index {concurrently}if exists {}", self.index.qualified_name());
         let action = format!("drop the unfinished index {}", self.index.name);
-        self.connection.at_leisure(action, self.connection.client().batch_execute(&sql)).await
+        self.connection.at_leisure(action, self.connection.client().batch_execute(&sql)).await.map(|()| true)
     }
 
     /// Builds the index, which must not be there. It takes as long as it takes; writing goes on meanwhile, unless a pooler
@@ -100,6 +109,11 @@ impl<'i> IndexBuild<'i> {
             index.dimensions,
             limits.maintenance_memory,
         );
+        let maintenance_memory = match index.spec.method {
+            IndexMethod::Hnsw { .. } => maintenance_memory >> limits.halved,
+            // It takes what its lists need or refuses.
+            IndexMethod::Ivfflat { .. } => maintenance_memory,
+        };
         // An empty table is indexed in no time; to do it concurrently would wait for every old transaction of the database.
         let concurrently = self.is_session && rows > 0.0;
         let create = Create {

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Row, types::Type};
 
-use super::VectorIndex;
+use super::{VectorIndex, build::LOCK};
 use crate::{
     connection::Connection, contract::Mismatch, error::Error, ident::Ident, migration::MigrateError,
 };
@@ -58,6 +58,27 @@ select phase, case when blocks_total > 0 then least(100, 100.0 * blocks_done / b
 from pg_catalog.pg_stat_progress_create_index
 where datname = pg_catalog.current_database() and relid = $1::text::pg_catalog.regclass";
 
+/// Whether somebody builds our index without our lock. Of another role's build the view tells no more than the process, so
+/// there its lock on the table counts. The index is not told at once.
+const BY_HAND: &str = "
+select exists (
+  select from pg_catalog.pg_stat_progress_create_index p
+  where p.datname = pg_catalog.current_database() and p.pid <> pg_catalog.pg_backend_pid()
+    and (p.relid = $1::text::pg_catalog.regclass
+           and p.index_relid in (0, pg_catalog.to_regclass($2::text))
+         or p.relid is null and exists (
+           select from pg_catalog.pg_locks l
+           where l.pid = p.pid and l.locktype = 'relation' and l.relation = $1::text::pg_catalog.regclass
+             and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock') and l.granted)))";
+
+/// Whether somebody has the turn to build. The lock's number is told in halves.
+const TAKEN: &str = "
+select exists (
+  select from pg_catalog.pg_locks l
+  join pg_catalog.pg_database d on d.oid = l.database and d.datname = pg_catalog.current_database()
+  where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+    and l.classid::int8 = $2::int8 >> 32 and l.objid = $1::text::pg_catalog.regclass::oid)";
+
 /// How many pages are looked at to guess the rows.
 const SAMPLE_PAGES: f64 = 10_000.0;
 
@@ -90,12 +111,17 @@ impl VectorIndex {
         })
     }
 
-    /// Checks that the role may make the index, where there is none that works.
+    /// Checks that the role may make the index, where there is none that works and nobody is making it.
     pub async fn check(&self, connection: &Connection) -> Result<(), MigrateError> {
         let unknown = MigrateError::Database;
         match self.find(connection).await.map_err(unknown)? {
             IndexFound::Ready | IndexFound::ByHand { .. } => return Ok(()),
             IndexFound::Missing | IndexFound::Invalid => {}
+        }
+        if self.is_taken(connection).await.map_err(unknown)?
+            || self.is_built_by_hand(connection).await.map_err(unknown)?
+        {
+            return Ok(());
         }
         let table = self.qualified_table();
         let action = format!("look for the right to index {}", self.table);
@@ -109,6 +135,22 @@ impl VectorIndex {
             true => Ok(()),
             false => Err(MigrateError::Index { table: self.table.clone(), reasons }),
         }
+    }
+
+    /// Whether somebody has the turn to build it.
+    async fn is_taken(&self, connection: &Connection) -> Result<bool, Error> {
+        let table = self.qualified_table();
+        let values = [(&table as _, Type::TEXT), (&LOCK as _, Type::INT8)];
+        let answer = async { connection.client().query_typed_one(TAKEN, &values).await?.try_get(0) };
+        connection.during(format!("look who builds the index {}", self.name), answer).await
+    }
+
+    /// Whether somebody builds it at the moment without taking the turn.
+    pub(super) async fn is_built_by_hand(&self, connection: &Connection) -> Result<bool, Error> {
+        let (table, name) = (self.qualified_table(), self.qualified_name());
+        let values = [(&table as _, Type::TEXT), (&name as _, Type::TEXT)];
+        let answer = async { connection.client().query_typed_one(BY_HAND, &values).await?.try_get(0) };
+        connection.during(format!("look who builds the index {}", self.name), answer).await
     }
 
     /// How far the build of an index on the table is, whoever does it. `None` when there is none, or when it is another

@@ -105,7 +105,15 @@ fn each_mistake_with_a_file_for_kafka_has_its_sentence() {
 #[test]
 fn a_certificate_for_postgres_is_found_beside_the_configuration() {
     let folder = folder("postgres-files");
-    let tls = |keys: &str| load(&folder, &with_postgres(&format!("tls: {{{keys}}}"))).unwrap().postgres.tls;
+    let tls = |keys: &str| {
+        load(&folder, &with_postgres(&format!("tls: {{{keys}}}")))
+            .unwrap()
+            .target
+            .postgres()
+            .unwrap()
+            .tls
+            .clone()
+    };
     for key in ["client.key", "rsa.key"] {
         let client = ClientSettings { cert_file: folder.0.join("client.pem"), key_file: folder.0.join(key) };
         let expected = TlsSettings { mode: TlsMode::VerifyFull, ca_file: None, client: Some(client) };
@@ -119,7 +127,14 @@ fn a_password_file_holds_the_password_and_one_line_break() {
     let folder = folder("password");
     let password = |bytes: &[u8]| {
         folder.write("p", bytes);
-        load(&folder, &with_postgres("password-file: p")).unwrap().postgres.password.unwrap()
+        load(&folder, &with_postgres("password-file: p"))
+            .unwrap()
+            .target
+            .postgres()
+            .unwrap()
+            .password
+            .clone()
+            .unwrap()
     };
     for (bytes, expected) in [
         ("a b\n", "a b"),
@@ -137,7 +152,7 @@ fn a_password_file_holds_the_password_and_one_line_break() {
     let environment = |name: &str| (name == "PGPASSWORD").then(|| "other".to_owned());
     let name = path.display().to_string();
     let settings = Settings::from_yaml(&name, &text, &SecretStore::environment(), &environment).unwrap();
-    assert_eq!(settings.postgres.password.as_ref().map(Secret::expose), Some(CANARY));
+    assert_eq!(settings.target.postgres().unwrap().password.as_ref().map(Secret::expose), Some(CANARY));
     assert!(!format!("{settings:?}").contains(CANARY));
 }
 

@@ -76,7 +76,7 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_kafka("properties: {ssl.ca.location: [a]}"), "3:85: embedsink.source.kafka.properties.ssl.ca.location: expected one value, found a list; write one value after the key"),
     // PostgreSQL.
     (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "")]), "4:3: embedsink.sink.postgres: missing; add the block with at least `url`"),
-    (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "lancedb: {}")]), "4:10: embedsink.sink.lancedb: this build has no LanceDB target; name `embedsink.sink.postgres`"),
+    (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "lancedb: {}")]), "4:10: embedsink.sink.lancedb.uri: missing; name a folder, such as `./data`, or an object store's URI"),
     (changed(&[("postgres@", "")]), "4:10: embedsink.sink.postgres.user: missing; add it, or name it in `url`, or set the environment variable `PGUSER`"),
     (changed(&[("postgres://", "mysql://")]), "4:26: embedsink.sink.postgres.url: this is no PostgreSQL URL; write `postgres://user@host:5432/database`"),
     (changed(&[("localhost/db", "localhost:0/db")]), "4:26: embedsink.sink.postgres.url: the port in the URL is no number from 1 to 65535, or the password holds a special character; percent-encode special characters in it, or use `host`, `user` and `password`"),

@@ -52,7 +52,9 @@ embedsink:
 
 #[test]
 fn every_key_that_the_reader_knows_is_shown() {
-    let settings = [shown(FLUVIO), shown(MINIMAL)].concat();
+    let lance =
+        MINIMAL.replacen("postgres: {url: postgres://postgres@localhost/db}", "lancedb: {uri: ./data}", 1);
+    let settings = [shown(FLUVIO), shown(MINIMAL), shown(&lance)].concat();
     let described = |path: &str| {
         let path = path.replace("[0]", ".*").replace("[1]", ".*");
         match path.strip_prefix("embedsink.tables.").map(|rest| rest.split_once('.')) {

@@ -1,0 +1,35 @@
+//! Whatever ends the process, each table equals the fold of the log per key.
+
+use std::time::Duration;
+
+use crate::stage::Stage;
+use crate::support::turn::alone;
+use crate::support::wait::pass;
+
+#[tokio::test]
+async fn kill_nine_at_random_moments_loses_nothing_and_leaves_every_key_once() {
+    const KILLS: usize = 50;
+    let _alone = alone().await;
+    let mut stage = Stage::new("kill -9 over LanceDB", 100_000).await;
+
+    let mut before = stage.positions().await;
+    for left in (1..=KILLS).rev() {
+        let settled = before.values().sum::<i64>() as usize;
+        let moment = settled + 1 + stage.generator.random.below((stage.log.len() - settled) / (left + 1));
+        let mut process = stage.connector.start();
+        stage.settles(&mut process, moment).await;
+        pass(Duration::from_micros(stage.generator.random.below(200_000) as u64)).await;
+        process.kill();
+        let after = stage.positions().await;
+        assert!(before.iter().all(|(partition, next)| after[partition] >= *next), "{before:?} {after:?}");
+        stage.assert_consistent().await;
+        before = after;
+    }
+    assert!(
+        before.values().sum::<i64>() < stage.log.len() as i64,
+        "every kill came before the end: {before:?}"
+    );
+
+    stage.finish(stage.connector.start()).await;
+    stage.assert_complete().await;
+}

@@ -1,0 +1,17 @@
+//! The whole binary against a real Kafka broker and a LanceDB dataset on the disk.
+//!
+//! `make test-lancedb` runs it, for LanceDB takes minutes to compile.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+
+mod crash;
+mod hand;
+mod letters;
+mod python;
+mod refused;
+mod stage;
+mod status;
+mod stop;
+#[allow(dead_code, reason = "shared with the tests against PostgreSQL, which use the rest of it")]
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,60 @@
+//! What an operator has to mend: said with its fix, with exit code 78, and nothing is written.
+
+use std::fs;
+
+use crate::stage::Stage;
+
+#[tokio::test]
+async fn a_second_writer_is_refused_by_name_of_the_first_and_readers_are_not() {
+    let stage = Stage::new("two writers", 500).await;
+    let mut first = stage.connector.start();
+    stage.settles(&mut first, 500).await;
+
+    let text = stage.connector.start().ends_with(78).await;
+    assert!(text.contains("another process writes to the LanceDB dataset"), "{text}");
+    assert!(text.contains(&format!("Stop process {} first", first.id())), "{text}");
+    let path = stage.connector.path();
+    let input = stage.connector.file("one.jsonl");
+    fs::write(&input, "{\"id\": \"a\", \"embedding\": [1, 2, 3, 4, 5, 6, 7, 8]}\n").unwrap();
+    let write = ["write", "--config", &path, input.to_str().unwrap()];
+    let text = stage.connector.run(&write).ends_with(78).await;
+    assert!(text.contains("another process writes to the LanceDB dataset"), "{text}");
+
+    let shown = stage.connector.run(&["offsets", "show", "--config", &path, "--json"]).outputs().await;
+    let next: i64 = shown
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["next_offset"].as_i64().unwrap())
+        .sum();
+    assert_eq!(next, 500);
+    let found = stage.connector.run(&["query", "--config", &path, "embeddings", "--json", "--limit", "5"]);
+    assert_eq!(found.outputs().await.lines().count(), 6, "five rows and a summary");
+
+    first.stop().await;
+    stage.connector.run(&write).ends_with(0).await;
+}
+
+#[tokio::test]
+async fn a_table_of_another_shape_is_told_with_all_that_is_wrong() {
+    let mut stage = Stage::new("foreign schema", 100).await;
+    stage.finish(stage.connector.start()).await;
+    let before = stage.rows().await;
+    stage.connector.tables = "embeddings: {dimensions: 9}\narticles: {dimensions: 12}\n".to_owned();
+    let text = stage.connector.start().ends_with(78).await;
+    assert!(
+        text.contains("column embedding is fixed_size_list<float32>[8], not fixed_size_list<float32>[9]"),
+        "{text}"
+    );
+    assert!(text.contains("If its 8 dimensions are right, configure them"), "{text}");
+    assert_eq!(stage.rows().await, before);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_one_is_told_with_its_path() {
+    let mut stage = Stage::new("bad folder", 10).await;
+    fs::write(stage.connector.file("data"), "no folder").unwrap();
+    let text = stage.connector.start().ends_with(78).await;
+    assert!(text.contains("it is not a folder") && text.contains("data"), "{text}");
+    stage.connector.postgres = "uri: ./data/below\n".to_owned();
+    let text = stage.connector.start().ends_with(78).await;
+    assert!(text.contains("data/below") && text.contains("Name a folder on a local disk"), "{text}");
+}
