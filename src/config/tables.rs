@@ -11,6 +11,8 @@ use super::sink::SinkKind;
 
 const DIMENSIONS: Limits<u32> =
     Limits { least: 1, most: 16_000, why: "a pgvector column holds between 1 and 16000 dimensions" };
+const LANCE_DIMENSIONS: Limits<u32> =
+    Limits { least: 1, most: 16_000, why: "the connector writes vectors of 1 to 16000 dimensions" };
 
 /// Reads the tables in file order: the first takes records that name none.
 pub(super) fn read(
@@ -53,9 +55,10 @@ fn read_table(
     sink: SinkKind,
     report: &mut Report,
 ) -> Option<TableSettings> {
+    let limits = if sink == SinkKind::Lance { &LANCE_DIMENSIONS } else { &DIMENSIONS };
     let dimensions = table
         .require("dimensions", "say how long its vectors are, such as `384`", report)
-        .and_then(|field| field.count(&DIMENSIONS, report))
+        .and_then(|field| field.count(limits, report))
         .and_then(|dimensions| u16::try_from(dimensions).ok());
     let stale_writes = match table.get("stale-writes") {
         Some(field) => field.choice(&[("apply", StaleWrites::Apply), ("skip", StaleWrites::Skip)], report),

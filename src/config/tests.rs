@@ -11,6 +11,7 @@ use super::*;
 mod files;
 mod fluvio;
 mod index;
+mod lancedb;
 mod mistakes;
 mod schema;
 mod show;

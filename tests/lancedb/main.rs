@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod crash;
+mod disk;
 mod hand;
 mod letters;
 mod python;
 mod refused;
+mod replay;
 mod stage;
 mod status;
 mod stop;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use sink_lancedb::{KeyedSpec, KeyedTable, Kind, Upkeep};
+
 use crate::stage::Stage;
 
 #[tokio::test]
@@ -46,6 +48,35 @@ async fn a_table_of_another_shape_is_told_with_all_that_is_wrong() {
     );
     assert!(text.contains("If its 8 dimensions are right, configure them"), "{text}");
     assert_eq!(stage.rows().await, before);
+}
+
+#[tokio::test]
+async fn a_table_that_somebody_else_has_made_is_told_and_left_as_it_is() {
+    let stage = Stage::new("missing column", 100).await;
+    let columns = [("id", Kind::Text), ("text", Kind::Text), ("timestamp", Kind::Timestamp)];
+    let foreign = KeyedSpec {
+        name: "embeddings".to_owned(),
+        columns: columns.map(|(name, kind)| (name.to_owned(), kind)).into(),
+        upkeep: Upkeep::default(),
+    };
+    let locked = stage.dataset().lock().unwrap();
+    drop(KeyedTable::open(&locked, foreign.clone()).await.unwrap());
+    drop(locked);
+    let text = stage.connector.start().ends_with(78).await;
+    for part in [
+        "the LanceDB table embeddings cannot be written to",
+        "It has no column embedding (fixed_size_list<float32>[8]).",
+        "It has no column source (string).",
+        "Its column timestamp is timestamp[us], not timestamp[ns].",
+        "It has a column key that nothing fills. Fix: Drop it",
+        "moving the folder embeddings.lance away lets the table be made anew",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(stage.settled().await, 0);
+    let locked = stage.dataset().lock().unwrap();
+    let mut table = KeyedTable::open(&locked, foreign).await.unwrap();
+    assert_eq!(table.reader().count().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
 use sink_lancedb::{
-    Dataset, DatasetOptions, KeyedReader, KeyedRow, KeyedSpec, Kind, StoredRow, Upkeep, Value, VectorReader,
+    Dataset, DatasetOptions, KeyedReader, KeyedRow, KeyedSpec, KeyedTable, Kind, StoredRow, Upkeep, Value,
+    VectorReader,
 };
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 
 use crate::support::connector::{Connector, Process, SHORT_SESSION};
 use crate::support::kafka::Topic;
@@ -49,6 +53,14 @@ impl Stage {
         Self { connector, topic, log, generator }
     }
 
+    /// Writes more records into the topic.
+    pub(crate) fn produce(&mut self, records: usize) {
+        let mut more = self.generator.records(records);
+        more.iter_mut().for_each(adapt);
+        self.topic.produce(&more);
+        self.log.extend(more);
+    }
+
     /// The dataset, to read from.
     pub(crate) fn dataset(&self) -> Dataset {
         Dataset::open(DatasetOptions::new(self.connector.file("data").to_str().unwrap())).unwrap()
@@ -73,6 +85,32 @@ impl Stage {
         rows.iter().map(position).collect()
     }
 
+    /// Leaves the dataset as a process does that is killed before it has stored any position.
+    pub(crate) async fn forget_positions(&self) {
+        let locked = self.dataset().lock().unwrap();
+        let mut table = KeyedTable::open(&locked, positions_spec()).await.unwrap();
+        let rows = table.reader().all(None).await.unwrap();
+        let keys: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+        assert_eq!(table.remove(&keys).await.unwrap(), keys.len() as u64);
+    }
+
+    /// What a process tells of itself, once it fulfils `holds`.
+    pub(crate) async fn status(
+        &self,
+        process: &mut Process,
+        what: &str,
+        holds: impl Fn(&Json) -> bool,
+    ) -> Json {
+        let socket = process.socket().to_owned();
+        let told = async |_: &Process| {
+            let mut text = String::new();
+            UnixStream::connect(&socket).await.ok()?.read_to_string(&mut text).await.ok()?;
+            let document: Json = serde_json::from_str(&text).unwrap();
+            holds(&document).then_some(document)
+        };
+        process.until(&format!("a status: {what}"), told).await
+    }
+
     /// How many records are settled.
     pub(crate) async fn settled(&self) -> usize {
         self.positions().await.values().sum::<i64>() as usize
@@ -90,7 +128,7 @@ impl Stage {
         process.stop().await
     }
 
-    /// Every table has all that lies before the stored positions. What lies behind them may be there, too.
+    /// Every table, dead letters too, has all that lies before the stored positions. What lies behind them may be there, too.
     pub(crate) async fn assert_consistent(&self) {
         let ends = self.positions().await;
         let (mut settled, mut later) =
@@ -104,6 +142,18 @@ impl Stage {
                     later.entry(key).or_default().push(state);
                 }
             }
+        }
+        let letters = self.letters().await;
+        for record in &self.log {
+            let is_settled = record.offset < ends.get(&record.partition).copied().unwrap_or(0);
+            let is_there = letters.contains_key(&(record.partition, record.offset));
+            let is_dead = matches!(record.outcome, Outcome::Dead(_));
+            assert!(
+                if is_dead { is_there || !is_settled } else { !is_there },
+                "{}[{}] has a dead letter: {is_there}, is damaged: {is_dead}",
+                record.offset,
+                record.partition
+            );
         }
         let stored = self.rows().await;
         let keys = settled.keys().chain(later.keys()).copied();

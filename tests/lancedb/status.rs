@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 use crate::support::connector::Process;
+use crate::support::record::{Outcome, Record};
 use crate::support::turn::alone;
 
 /// The table of this name in the document, once it fulfils `holds`.
@@ -78,4 +79,65 @@ async fn an_index_is_built_once_there_are_ten_thousand_rows_and_searches_use_it(
     assert_eq!(summary["summary"]["index"], "embedding_idx", "{summary}");
     assert_eq!(answer.lines().count(), 4, "three neighbours, and none of them is k5: {answer}");
     assert!(!answer.contains("\"k5\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_running_connector_waits_with_the_index_until_there_are_rows_enough() {
+    let _alone = alone().await;
+    let mut stage = Stage::new("index of a stream", 0).await;
+    stage.connector.tables = "embeddings: {dimensions: 8, index: {metric: l2}}".to_owned();
+    stage.connector.write();
+    let path = stage.connector.path();
+    let near = ["query", "--config", &path, "embeddings", "--near", "[1,2,3,4,5,6,7,8]", "--json"];
+    let index = async || {
+        let answer = stage.connector.run(&near).outputs().await;
+        let summary: Value = serde_json::from_str(answer.lines().last().unwrap()).unwrap();
+        summary["summary"]["index"].clone()
+    };
+    let mut process = stage.connector.start();
+
+    produce(&stage, 0..3_000);
+    stage.settles(&mut process, 3_000).await;
+    let told = stage.status(&mut process, "all rows", |told| rows(told) == Some(3_000)).await;
+    let progress = &told["sink"]["indexes"][0];
+    assert_eq!((&progress["table"], &progress["state"]), (&"embeddings".into(), &"waiting".into()));
+    assert_eq!(progress["reason"], "it is built once the table has 10000 rows");
+    assert_eq!(index().await, Value::Null);
+    let socket = process.socket().to_str().unwrap().to_owned();
+    let text = stage.connector.run(&["status", "--socket", &socket]).outputs().await;
+    assert!(text.contains("it is built once the table has 10000 rows"), "{text}");
+
+    produce(&stage, 3_000..21_000);
+    let is_ready = |told: &Value| told["sink"]["indexes"][0]["state"] == "ready";
+    let told = stage.status(&mut process, "the index is ready", is_ready).await;
+    assert_eq!(told["sink"]["indexes"][0]["reason"], Value::Null);
+    let is_all = |told: &Value| rows(told) == Some(21_000);
+    let told = stage.status(&mut process, "rows in the index", is_all).await;
+    assert!(told["sink"]["dataset"][0]["indexed_rows"].as_u64() >= Some(10_000), "{told}");
+    assert_eq!(index().await, "embedding_idx");
+    process.stop().await;
+}
+
+/// How many rows the first table is told to have.
+fn rows(told: &Value) -> Option<u64> {
+    told["sink"]["dataset"][0]["rows"].as_u64()
+}
+
+/// Rows of these numbers, one each, in the first partition.
+fn produce(stage: &Stage, numbers: std::ops::Range<i64>) {
+    let records: Vec<Record> = numbers
+        .map(|number| {
+            let vector: Vec<String> =
+                (0..8).map(|place| ((number * (place + 3)) % 997).to_string()).collect();
+            Record {
+                partition: 0,
+                offset: number,
+                timestamp: 1_700_000_000_000 + number,
+                key: Some(format!("k{number}").into_bytes()),
+                payload: Some(format!("{{\"embedding\": [{}]}}", vector.join(",")).into_bytes()),
+                outcome: Outcome::Open,
+            }
+        })
+        .collect();
+    stage.topic.produce(&records);
 }

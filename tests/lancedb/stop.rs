@@ -26,3 +26,30 @@ async fn sigterm_under_load_drains_and_the_next_start_goes_on_at_the_stored_posi
     stage.finish(stage.connector.start()).await;
     stage.assert_complete().await;
 }
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_an_upkeep_that_is_under_way() {
+    let _alone = alone().await;
+    let mut stage = Stage::new("SIGTERM in an upkeep", 20_000).await;
+    stage.connector.more = "batch: {max-rows: 100, max-wait: 20ms, linger: 5ms}".to_owned();
+    let mut process = stage.connector.start();
+    stage.settles(&mut process, 6_000).await;
+    process.stop().await;
+    // There are so many versions now that the first batch of each start is followed by upkeep.
+    let mut broken_off = 0;
+    for _ in 0..6 {
+        let before = stage.settled().await;
+        let mut process = stage.connector.start();
+        stage.settles(&mut process, before + 1).await;
+        process.signal("TERM");
+        let text = process.ends_within(Duration::from_secs(25), 0).await;
+        assert!(text.contains("drained=true"), "{text}");
+        broken_off += usize::from(text.contains("upkeep is left to the next start"));
+        stage.assert_consistent().await;
+    }
+    println!("{broken_off} of 6 stops came in an upkeep");
+    assert!(broken_off > 0, "a stop came in an upkeep");
+    stage.connector.more = "batch: {max-rows: 2000}".to_owned();
+    stage.finish(stage.connector.start()).await;
+    stage.assert_complete().await;
+}

@@ -37,6 +37,8 @@ pub(crate) struct Connector {
     pub(crate) log: &'static str,
     /// The topic's name.
     pub(crate) topic: String,
+    /// No file that it writes may be longer than so many blocks of 512 bytes, as if the disk were full.
+    pub(crate) largest_file: Option<u32>,
     /// A metrics socket for all its processes; otherwise each has its own.
     pub(crate) socket: Option<PathBuf>,
     name: String,
@@ -107,6 +109,7 @@ impl Connector {
             log: "info",
             name,
             topic: topic.to_owned(),
+            largest_file: None,
             socket: None,
             folder,
             starts: AtomicU32::new(0),
@@ -206,7 +209,17 @@ impl Connector {
         let output = self.folder.join(format!("{number}.out"));
         // Not in the folder: such a path may have some hundred bytes only.
         let socket = std::env::temp_dir().join(format!("es-{}-{number}.sock", self.name));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_embedsink"));
+        let program = env!("CARGO_BIN_EXE_embedsink");
+        let mut command = match self.largest_file {
+            None => Command::new(program),
+            Some(blocks) => {
+                // Only the soft limit, so that it can be lifted.
+                let limited = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" \"$@\"");
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &limited, program]);
+                shell
+            }
+        };
         // Neither PG* variables nor a log level of the caller's.
         command.env_clear().env("RUST_LOG", self.log).args(arguments);
         if let Some(home) = &self.home {
@@ -320,6 +333,13 @@ impl Process {
         let sent =
             Command::new("sh").args(["-c", &format!("kill -s {name} {}", self.id())]).status().unwrap();
         assert!(sent.success(), "SIG{name} could not be sent");
+    }
+
+    /// Lets it write files of any length again.
+    pub(crate) fn lift_limit(&self) {
+        let arguments = ["--pid", &self.id().to_string(), "--fsize=unlimited"];
+        let lifted = Command::new("prlimit").args(arguments).status().unwrap();
+        assert!(lifted.success(), "the limit could not be lifted");
     }
 
     /// `kill -9`. Returns what it had logged.

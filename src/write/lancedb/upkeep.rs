@@ -26,7 +26,7 @@ impl LanceWriter {
         let stopping = self.stopping.clone();
         tokio::select! {
             biased;
-            () = stopping.cancelled() => {}
+            () = stopping.cancelled() => tracing::info!("upkeep is left to the next start: it is to stop"),
             () = self.tidy_each() => {}
         }
     }
