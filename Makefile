@@ -52,7 +52,7 @@ LANCEDB_TARGETS = --lib --bin embedsink --example demo-lancedb --test lancedb
 
 demo-lancedb: tools ## the same into a LanceDB folder, with no database server
 	@dev/servers up kafka
-	$(LANCEDB) build $(LANCEDB_FEATURES) $(LANCEDB_TARGETS)
+	$(LANCEDB) build $(LANCEDB_FEATURES) --bin embedsink --example demo-lancedb
 	@target/debug/examples/demo-lancedb
 
 test: setup up ## run all tests

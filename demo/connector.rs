@@ -108,7 +108,7 @@ pub(crate) fn program() -> Result<PathBuf> {
     let target = example.parent().and_then(|examples| examples.parent());
     let program = target.context("The demo's program has no parent folder")?.join("embedsink");
     if !program.exists() {
-        bail!("{} is missing. Build it: make build", program.display());
+        bail!("{} is missing. make demo and make demo-lancedb build it", program.display());
     }
     Ok(program)
 }

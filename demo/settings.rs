@@ -85,7 +85,7 @@ impl Settings {
             text = with_port(&text, 5432, "POSTGRES_PORT")?;
         }
         if keeps_files || text != original {
-            file = Path::new(WORK).join("connector.yaml");
+            file = Path::new(WORK).join(file.file_name().context("The configuration has no name")?);
             fs::write(root().join(&file), &text)
                 .with_context(|| format!("{} cannot be written", file.display()))?;
         }

@@ -1,6 +1,6 @@
-//! The way into the dataset, seen through the connector's own commands.
+//! The dataset and what was written, seen through the connector's own commands and its last words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::connector::{LOG, program};
 use crate::settings::{Settings, root};
 
 /// For each partition the offset of the next record, and how often it has been taken.
-pub(crate) type Offsets = HashMap<i32, (i64, i64)>;
+pub(crate) type Offsets = BTreeMap<i32, (i64, i64)>;
 
 /// The connector's program with its configuration.
 pub(crate) struct Commands {
@@ -55,6 +55,15 @@ impl Commands {
         lines.into_iter().map(|line| offset(line).context("offsets show says something else")).collect()
     }
 
+    /// The ids of all rows.
+    pub(crate) fn ids(&self) -> Result<HashSet<String>> {
+        let mut lines = self.run(&["query", "embeddings", "--limit", "1000000", "--json"])?;
+        lines.pop().context("query says nothing")?;
+        let id =
+            |line: &Value| line["id"].as_str().map(str::to_owned).context("query shows a row without an id");
+        lines.iter().map(id).collect()
+    }
+
     /// The three rows nearest to a vector.
     pub(crate) fn nearest(&self, vector: &str) -> Result<Answer> {
         let mut lines = self.run(&["query", "embeddings", "--limit", "3", "--json", "--near", vector])?;
@@ -81,9 +90,25 @@ impl Commands {
     }
 }
 
-/// What the connector said last: its counts.
-pub(crate) fn last_line() -> Result<String> {
-    let log = fs::read_to_string(root().join(LOG)).context("The log cannot be read")?;
-    let line = log.lines().rev().find(|line| line.contains("embedsink ends"));
-    Ok(line.context("The connector did not say how it ended")?.to_owned())
+/// What the connector counted of its own run, as its last words have it.
+pub(crate) struct Counts {
+    /// Rows inserted or changed.
+    pub(crate) upserted: usize,
+    /// Rows that were there already as they should be.
+    pub(crate) unchanged: usize,
+}
+
+impl Counts {
+    /// Reads them, once the connector has ended.
+    pub(crate) fn read() -> Result<Self> {
+        let log = fs::read_to_string(root().join(LOG)).context("The log cannot be read")?;
+        let line = log.lines().rev().find(|line| line.contains("embedsink ends"));
+        let line = line.context("The connector did not say how it ended")?;
+        let count = |name: &str| {
+            let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.and_then(|number| number.parse().ok())
+                .with_context(|| format!("The last line of {LOG} has no {name}"))
+        };
+        Ok(Self { upserted: count("upserted")?, unchanged: count("unchanged")? })
+    }
 }
