@@ -95,6 +95,15 @@ impl WriteError {
         }
     }
 
+    /// The word under which its retries are counted.
+    pub(crate) fn cause(&self) -> &str {
+        match self {
+            #[cfg(feature = "lancedb")]
+            Self::Lance(_) => "storage",
+            _ => self.sqlstate().unwrap_or("connection"),
+        }
+    }
+
     fn exit_code(&self) -> u8 {
         match self {
             Self::Postgres(error) if error.class() == Class::Configuration => BAD_CONFIGURATION,

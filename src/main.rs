@@ -90,11 +90,13 @@ enum Command {
         prometheus: bool,
     },
     /// Bring the database to the shape that this version needs, then check the tables.
+    ///
+    /// In LanceDB there is nothing to migrate: it makes the tables that are missing.
     Migrate {
         #[command(flatten)]
         files: Files,
     },
-    /// Look at the positions that are stored in the database.
+    /// Look at the positions that are stored beside the rows.
     ///
     /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration, a missing right, or nothing is migrated.
     Offsets {
@@ -104,7 +106,8 @@ enum Command {
     /// Look into a target table: rows, one row, or the nearest to a vector.
     ///
     /// Neighbours come with their distance, by the metric of the table's vector index, and with the time it took and
-    /// whether that index was used. Nothing is changed, and the role needs no right but to select.
+    /// whether that index was used. Nothing is changed: a role of PostgreSQL needs no right but to select, and a dataset of
+    /// LanceDB is not locked.
     ///
     /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration, a missing right, or a table that does not fit.
     Query {
@@ -116,8 +119,8 @@ enum Command {
     /// They go the way of live ones: transforms, decoding, tables, dead letters, and the limits of `errors`. A file that was
     /// written in part, since the command was interrupted, goes on behind the last line that was written; one that was
     /// changed meanwhile begins anew. Blank lines are skipped. Rows without a `timestamp` get the file's time of
-    /// modification; those from standard input the time of the start. It may run beside the connector, and does not claim
-    /// its metrics socket.
+    /// modification; those from standard input the time of the start. It does not claim the metrics socket, and may run beside
+    /// the connector; but a dataset of LanceDB takes one writer at a time.
     ///
     /// SIGINT or SIGTERM: what was taken is finished, within shutdown-timeout; a second signal ends it at once.
     ///

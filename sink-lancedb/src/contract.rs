@@ -109,6 +109,8 @@ fn type_name(of: &DataType) -> String {
         DataType::Float32 => "float32".to_owned(),
         DataType::Float64 => "float64".to_owned(),
         DataType::Float16 => "float16".to_owned(),
+        // What is only read may have any.
+        DataType::FixedSizeList(item, 0) => format!("fixed_size_list<{}>", type_name(item.data_type())),
         DataType::FixedSizeList(item, length) => {
             format!("fixed_size_list<{}>[{length}]", type_name(item.data_type()))
         }

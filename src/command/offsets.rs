@@ -18,14 +18,14 @@ use crate::write::positions::{self, Stored};
 /// What is to be done with stored positions.
 #[derive(Debug, Subcommand)]
 pub enum OffsetsCommand {
-    /// Print where each partition goes on, as the database has it.
+    /// Print where each partition goes on, as the database or the dataset has it.
     ///
     /// The next offset is the first one that is not written yet. Whoever takes the partition over raises the epoch.
     Show {
         /// Which connector.
         #[command(flatten)]
         files: Files,
-        /// Those of other connectors in this database, too.
+        /// Those of other connectors in there, too.
         #[arg(long)]
         all: bool,
         /// Print a JSON object a line.

@@ -15,7 +15,6 @@ const RESERVED: &str = "embedsink_";
 /// Object stores, and the feature of this build that each needs.
 const STORES: &[(&str, &str, bool)] = &[
     ("s3", "aws", cfg!(feature = "aws")),
-    ("s3+ddb", "aws", cfg!(feature = "aws")),
     ("gs", "gcs", cfg!(feature = "gcs")),
     ("az", "azure", cfg!(feature = "azure")),
     ("abfss", "azure", cfg!(feature = "azure")),

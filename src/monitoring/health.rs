@@ -128,9 +128,31 @@ impl Mark {
 /// minutes is later than an operator wants to know.
 const STALL: Duration = Duration::from_secs(30);
 
+/// The words for a target.
+#[derive(Debug)]
+struct Words {
+    name: &'static str,
+    starting: &'static str,
+    slower: &'static str,
+}
+
+const DATABASE: &Words = &Words {
+    name: "the database",
+    starting: "connecting to the database",
+    slower: "reading is held: the database is slower than the source",
+};
+
+#[cfg(feature = "lancedb")]
+const DATASET: &Words = &Words {
+    name: "the dataset",
+    starting: "opening the dataset",
+    slower: "reading is held: the dataset is slower than the source",
+};
+
 /// From what is known of the parts to the one phase that is shown.
 #[derive(Debug)]
 pub(super) struct Course {
+    target: &'static Words,
     stage: Phase,
     reason: String,
     /// Lanes whose last attempt failed, with the error.
@@ -147,8 +169,9 @@ pub(super) struct Course {
 impl Course {
     pub(super) fn new() -> Self {
         Self {
+            target: DATABASE,
             stage: Phase::Starting,
-            reason: "connecting to the database".to_owned(),
+            reason: DATABASE.starting.to_owned(),
             retrying: BTreeMap::new(),
             waiting: BTreeMap::new(),
             trouble: None,
@@ -156,6 +179,17 @@ impl Course {
             shown: Phase::Starting,
             since: Mark::now(),
         }
+    }
+
+    /// The target is a dataset. Said before anything else.
+    #[cfg(feature = "lancedb")]
+    pub(super) fn writes_to_a_dataset(&mut self) {
+        (self.target, self.reason) = (DATASET, DATASET.starting.to_owned());
+    }
+
+    /// What the target is called.
+    pub(super) fn target(&self) -> &'static str {
+        self.target.name
     }
 
     /// Enters a stage of life. Stopped and failed are final.
@@ -206,7 +240,8 @@ impl Course {
                     && now.saturating_duration_since(since.steady) > STALL =>
             {
                 let seconds = now.saturating_duration_since(since.steady).as_secs();
-                (Phase::Retrying, format!("the database has not answered a batch for {seconds} s"), *since)
+                let reason = format!("{} has not answered a batch for {seconds} s", self.target());
+                (Phase::Retrying, reason, *since)
             }
             _ => (phase, reason.to_owned(), self.since),
         }
@@ -215,9 +250,7 @@ impl Course {
     fn current(&self) -> (Phase, &str) {
         match (self.stage, self.retrying.values().next().or(self.trouble.as_ref())) {
             (Phase::Starting | Phase::Running, Some(error)) => (Phase::Retrying, error),
-            (Phase::Running, None) if self.paused => {
-                (Phase::Paused, "reading is held: the database is slower than the source")
-            }
+            (Phase::Running, None) if self.paused => (Phase::Paused, self.target.slower),
             (stage, _) => (stage, &self.reason),
         }
     }

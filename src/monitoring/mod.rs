@@ -253,6 +253,12 @@ impl Monitor {
         }
     }
 
+    /// What is written to is a dataset, and not a database. Said at the start.
+    #[cfg(feature = "lancedb")]
+    pub(crate) fn writes_to_a_dataset(&self) {
+        self.lock().course.writes_to_a_dataset();
+    }
+
     /// What there is of a table of the dataset.
     #[cfg(feature = "lancedb")]
     pub(crate) fn stored(&self, stored: StoredTable) {
@@ -347,7 +353,7 @@ impl LaneMonitor<'_> {
         tracing::warn!(lane = self.lane, error = %text, "{what} cannot be written; trying again");
         let mut state = self.monitor.lock();
         state.totals.retries += 1;
-        let cause = error.sqlstate().unwrap_or("connection").to_owned();
+        let cause = error.cause().to_owned();
         *state.totals.retries_by_state.entry(cause).or_default() += 1;
         state.last_error = Some((text.clone(), Mark::now()));
         state.course.attempt_failed(self.lane, text);
@@ -355,8 +361,9 @@ impl LaneMonitor<'_> {
 
     /// An attempt went through.
     pub(crate) fn recovered(&self) {
-        if self.monitor.lock().course.attempt_succeeded(self.lane) {
-            tracing::info!(lane = self.lane, "the database can be written again");
+        let mut state = self.monitor.lock();
+        if state.course.attempt_succeeded(self.lane) {
+            tracing::info!(lane = self.lane, "{} can be written again", state.course.target());
         }
     }
 }

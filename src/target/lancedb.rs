@@ -51,6 +51,7 @@ pub(crate) async fn prepare(
     stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) -> Result<Ready<LanceWriter>, ConnectorError> {
+    monitor.writes_to_a_dataset();
     for table in &settings.tables {
         monitor.index(&table.name, index_progress(table));
     }
@@ -133,7 +134,7 @@ fn index_progress(table: &TableSettings) -> IndexProgress {
     match table.lance_index {
         None => IndexState::None.into(),
         Some(_) => {
-            let reason = Some(format!("it is built once the table has {INDEX_ROWS} rows"));
+            let reason = Some(format!("upkeep builds it once the table has {INDEX_ROWS} rows"));
             IndexProgress { reason, ..IndexState::Waiting.into() }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sink_lancedb::{Metric, StoredRow, VectorReader};
+use sink_lancedb::{Error, Metric, Mismatch, StoredRow, VectorReader};
 
 use super::{Answer, Found, Nearness};
 use crate::command::failure::Failure;
@@ -22,12 +22,16 @@ impl Dataset {
         let dataset = lancedb::dataset(settings)?;
         let reader = VectorReader::open(&dataset, &table.name).await.map_err(failed)?;
         if reader.dimensions() != table.dimensions {
-            return Err(Failure::Refused(format!(
-                "the vectors of the table {} have {} dimensions, and the configuration says {}",
-                table.name,
-                reader.dimensions(),
-                table.dimensions
-            )));
+            let (there, wanted) = (reader.dimensions(), table.dimensions);
+            let mismatch = Mismatch {
+                problem: format!("Its vectors have {there} dimensions, not {wanted}."),
+                fix: format!(
+                    "If {there} are right, configure them instead of {wanted}. Else name another table."
+                ),
+            };
+            return Err(
+                failed(Error::Mismatches { table: table.name.clone(), mismatches: vec![mismatch] }).into()
+            );
         }
         Ok(Self { reader, configured: table.lance_index.map(lancedb::metric) })
     }
