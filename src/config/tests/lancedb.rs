@@ -95,15 +95,15 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_lance("uri: ./data, sole-writer: 1"), "4:46: embedsink.sink.lancedb.sole-writer: `1` is not known here; give `true` or `false`"),
     // Tables.
     (with_table("dimensions: 384").replace("embeddings: {", "embedsink_rows: {"), "5:12: embedsink.tables.embedsink_rows: `embedsink_rows` is among the connector's own tables in the dataset; give a name that does not begin with `embedsink_`"),
-    (with_table("dimensions: 384").replace("embeddings: {", "a/b: {"), "5:12: embedsink.tables.a/b: LanceDB has no table `a/b`; name it with ASCII letters, digits, `_`, `-` and single `.` only"),
+    (with_table("dimensions: 384").replace("embeddings: {", "a/b: {"), "5:12: embedsink.tables.a…: LanceDB has no table `a/b`; name it with ASCII letters, digits, `_`, `-` and single `.` only"),
     (with_table("dimensions: 384").replace("embeddings: {", "a..b: {"), "5:12: embedsink.tables.a..b: LanceDB has no table `a..b`; name it with ASCII letters, digits, `_`, `-` and single `.` only"),
     (with_table("dimensions: 384").replace("embeddings: {", "'ü': {"), "5:12: embedsink.tables.ü: LanceDB has no table `ü`; name it with ASCII letters, digits, `_`, `-` and single `.` only"),
     (with_table("dimensions: 384, index: {m: 8}"), "5:50: embedsink.tables.embeddings.index.m: it is for pgvector; LanceDB sizes its index by itself; remove it"),
     (with_table("dimensions: 384, index: {kind: ivfflat, lists: 8}"), "5:65: embedsink.tables.embeddings.index.lists: it is for pgvector; LanceDB sizes its index by itself; remove it"),
     (with_table("dimensions: 384, index: {build: immediate}"), "5:50: embedsink.tables.embeddings.index.build: it is for pgvector; LanceDB sizes its index by itself; remove it"),
     (with_table("dimensions: 384, index: {maintenance-memory: 1GiB}"), "5:50: embedsink.tables.embeddings.index.maintenance-memory: it is for pgvector; LanceDB sizes its index by itself; remove it"),
-    (with_table("dimensions: 384, index: {metric: l1}"), "5:58: embedsink.tables.embeddings.index.metric: `l1` is not known here; give `cosine`, `l2` or `inner-product`"),
-    (with_table("dimensions: 384, index: {kind: ivf}"), "5:56: embedsink.tables.embeddings.index.kind: `ivf` is not known here; give `hnsw`, `ivfpq`, `ivfflat` or `none`"),
+    (with_table("dimensions: 384, index: {metric: l1}"), "5:58: embedsink.tables.embeddings.index.metric: `l1` is not known here; did you mean `l2`?"),
+    (with_table("dimensions: 384, index: {kind: ivf}"), "5:56: embedsink.tables.embeddings.index.kind: `ivf` is not known here; give `hnsw` or `ivfpq` or `ivfflat` or `none`"),
     (with_table("dimensions: 0"), "5:37: embedsink.tables.embeddings.dimensions: `0` is out of range: the connector writes vectors of 1 to 16000 dimensions; give 1 to 16000"),
 ]}
 
