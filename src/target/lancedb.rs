@@ -25,16 +25,30 @@ use watch::Watch;
 /// With fewer rows a search that looks at all of them is as fast.
 const INDEX_ROWS: u32 = 10_000;
 
+/// Bytes that each open table keeps of its indexes, and of its manifests and footers. A writer reads few of them twice.
+const CACHES: (usize, usize) = (32 << 20, 8 << 20);
+/// The same for who only looks at sizes.
+const SMALL_CACHES: (usize, usize) = (1 << 20, 1 << 20);
+
 /// Where the tables are.
 ///
 /// # Errors
 /// What is there and no folder.
 pub(crate) fn dataset(lance: &LanceSettings) -> Result<Dataset, ConnectorError> {
+    opened(lance, CACHES)
+}
+
+fn opened(
+    lance: &LanceSettings,
+    (index_cache, metadata_cache): (usize, usize),
+) -> Result<Dataset, ConnectorError> {
     let options = lance.storage_options.iter();
     let storage_options = options.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
     let options = DatasetOptions {
         storage_options,
         sole_writer: lance.sole_writer,
+        index_cache,
+        metadata_cache,
         ..DatasetOptions::new(lance.uri.clone())
     };
     Dataset::open(options).map_err(failed)
@@ -62,7 +76,7 @@ pub(crate) async fn prepare(
     let router = Arc::new(Router::new(settings.tables.iter().map(limits).collect()));
     let tables = settings.tables.iter().map(|table| (table.name.clone(), table.lance_index.is_some()));
     let mut beside = JoinSet::new();
-    beside.spawn(Watch::new(dataset(lance)?, tables.collect(), monitor).run());
+    beside.spawn(Watch::new(opened(lance, SMALL_CACHES)?, tables.collect(), monitor).run());
     Ok(Ready { writers: vec![writer], router, indexed: None, beside })
 }
 

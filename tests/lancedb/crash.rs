@@ -9,15 +9,21 @@ use crate::support::wait::pass;
 #[tokio::test]
 async fn kill_nine_at_random_moments_loses_nothing_and_leaves_every_key_once() {
     const KILLS: usize = 50;
+    const STRIDE: usize = 1_500;
     let _alone = alone().await;
     let mut stage = Stage::new("kill -9 over LanceDB", 100_000).await;
     // Several commits each, so that a kill comes in the middle of one.
-    stage.connector.more = "batch: {max-rows: 1000, max-wait: 20ms, linger: 5ms}".to_owned();
+    stage.connector.more = "batch: {max-rows: 500, max-wait: 20ms, linger: 5ms}".to_owned();
     let kafka = stage.connector.kafka.clone();
 
     let mut before = stage.positions().await;
     for left in (1..=KILLS).rev() {
         let settled = before.values().sum::<i64>() as usize;
+        // More than the connector settles while the test looks at it once, for each kill that is to come.
+        let wanted = settled + (left + 1) * STRIDE;
+        if stage.log.len() < wanted {
+            stage.produce(wanted - stage.log.len());
+        }
         // Three quarters of an even share on average, so that little is left in the end.
         let share = (stage.log.len() - settled) / (left + 1);
         let moment = settled + 1 + stage.generator.random.below(share * 3 / 2);
