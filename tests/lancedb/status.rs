@@ -101,11 +101,11 @@ async fn a_running_connector_waits_with_the_index_until_there_are_rows_enough() 
     let told = stage.status(&mut process, "all rows", |told| rows(told) == Some(3_000)).await;
     let progress = &told["sink"]["indexes"][0];
     assert_eq!((&progress["table"], &progress["state"]), (&"embeddings".into(), &"waiting".into()));
-    assert_eq!(progress["reason"], "it is built once the table has 10000 rows");
+    assert_eq!(progress["reason"], "upkeep builds it once the table has 10000 rows");
     assert_eq!(index().await, Value::Null);
     let socket = process.socket().to_str().unwrap().to_owned();
     let text = stage.connector.run(&["status", "--socket", &socket]).outputs().await;
-    assert!(text.contains("it is built once the table has 10000 rows"), "{text}");
+    assert!(text.contains("upkeep builds it once the table has 10000 rows"), "{text}");
 
     produce(&stage, 3_000..21_000);
     let is_ready = |told: &Value| told["sink"]["indexes"][0]["state"] == "ready";
