@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by a panic")]
 
 #[allow(dead_code, reason = "the other benchmark uses the rest of it")]
-#[path = "rates/row.rs"]
-mod row;
+#[path = "rates/sample.rs"]
+mod sample;
 #[allow(dead_code, reason = "shared with the tests, which use the rest of it")]
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -22,7 +22,7 @@ use lancedb::arrow::arrow_array::{
 use lancedb::arrow::arrow_schema::{DataType, Field, Schema, TimeUnit};
 use sink_lancedb::{Dataset, DatasetOptions, KeyedReader, KeyedSpec, Kind, Upkeep, Value, VectorReader};
 
-use row::{Row, Rows, Version, id};
+use sample::{Row, Rows, Version, id};
 use support::connector::{Connector, Process};
 use support::kafka::{Topic, TopicProducer};
 use support::postgres::{Database, one, settled};

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::ceiling::{Encoded, create_table};
 use crate::drain::{Drain, drain};
 use crate::report::Report;
-use crate::row::{Rows, Version};
+use crate::sample::{Rows, Version};
 use crate::scale::Scale;
 use crate::shape::{self, Ready, Shape};
 use crate::stand::{Stand, settle};
@@ -25,8 +25,8 @@ pub(crate) fn target(dimensions: usize) -> record::Shape {
     record::Shape { tables, partitions: crate::stand::PARTITIONS, ids: 0, tombstones: 0, damaged: 0 }
 }
 
-/// A table with its rows' records in topics: as they are, with every other row's content changed, and as
-/// that with all metadata changed.
+/// A table with its rows' records in topics: as they are, with every other row's content changed, as that with all
+/// metadata changed, and half as many further rows.
 struct Scene<'a> {
     stand: &'a Stand,
     clients: Vec<Client>,
@@ -34,6 +34,8 @@ struct Scene<'a> {
     base: Topic,
     half: Topic,
     metadata: Topic,
+    /// Rows that come after all these.
+    more: Topic,
     records: usize,
     dimensions: usize,
     suffix: String,
@@ -72,11 +74,13 @@ impl<'a> Scene<'a> {
         let halved = stand.topic(rows, all.clone().map(|number| (number, half(number)))).await;
         let relabelled = all.map(|number| (number, Version { metadata: 1, ..half(number) }));
         let metadata = stand.topic(rows, relabelled).await;
+        let more = records..records + records / 2;
+        let more = stand.topic(rows, more.map(|number| (number, Version::default()))).await;
         Connector::new(&base, &database, &target(dimensions)).migrate().await;
         let clients = vec![database.connect().await, database.connect().await];
         settle(&clients[0], &create_table("peer", dimensions)).await?;
         let suffix = if dimensions == 384 { String::new() } else { format!("_{dimensions}") };
-        Ok(Self { stand, database, clients, base, half: halved, metadata, records, dimensions, suffix })
+        Ok(Self { stand, database, clients, base, half: halved, metadata, more, records, dimensions, suffix })
     }
 
     async fn ceiling(&self, report: &mut Report, encoded: &Encoded) -> Result<()> {
@@ -91,9 +95,11 @@ impl<'a> Scene<'a> {
 
     async fn shapes(&self, report: &mut Report, ready: &[Ready]) -> Result<()> {
         for shape in Shape::ALL {
-            settle(&self.clients[0], "truncate peer").await?;
-            let rate = shape::write(shape, &self.clients[0], "peer", ready).await?;
-            report.add(format!("shapes.{}", shape.key()), rate);
+            for (connections, group) in [(1, "shapes"), (2, "shapes_two_connections")] {
+                settle(&self.clients[0], "truncate peer").await?;
+                let rate = shape::write(shape, &self.clients[..connections], "peer", ready).await?;
+                report.add(format!("{group}.{}", shape.key()), rate);
+            }
         }
         settle(&self.clients[0], "truncate peer").await
     }
@@ -101,7 +107,7 @@ impl<'a> Scene<'a> {
     async fn end_to_end(&self, report: &mut Report) -> Result<()> {
         let client = &self.clients[0];
         settle(client, "truncate embeddings").await?;
-        let fresh = self.drain(&self.base).await?;
+        let fresh = self.drain(&self.base, self.records).await?;
         let stand: i64 = client.query_one("select count(*) from embeddings", &[]).await?.get(0);
         ensure!(stand == self.records as i64, "{stand} rows stand where {} were taken", self.records);
         self.note(report, "end_to_end_rows_per_s", fresh.rate());
@@ -115,25 +121,29 @@ impl<'a> Scene<'a> {
 
         settle(client, "vacuum analyze embeddings").await?;
         let before = updates(client).await?;
-        let replay = self.drain(&self.base).await?;
+        let replay = self.drain(&self.base, self.records).await?;
         let updated = updates(client).await?.all - before.all;
         ensure!(updated == 0, "a replay of unchanged records updated {updated} rows");
         self.note(report, "replay_rows_per_s", replay.rate());
 
         settle(client, "").await?;
-        let half = self.drain(&self.half).await?;
+        let half = self.drain(&self.half, self.records).await?;
         self.note(report, "half_changed_rows_per_s", half.rate());
 
         settle(client, "vacuum embeddings").await?;
-        let metadata = self.drain(&self.metadata).await?;
+        let metadata = self.drain(&self.metadata, self.records).await?;
         self.note(report, "metadata_only_rows_per_s", metadata.rate());
+
+        settle(client, "vacuum embeddings").await?;
+        let more = self.drain(&self.more, self.records / 2).await?;
+        self.note(report, "fresh_into_full_rows_per_s", more.rate());
         Ok(())
     }
 
     /// A connector of a new name, which reads the topic from its beginning.
-    async fn drain(&self, topic: &Topic) -> Result<Drain> {
+    async fn drain(&self, topic: &Topic, records: usize) -> Result<Drain> {
         let connector = Connector::new(topic, &self.database, &target(self.dimensions));
-        drain(self.stand, &connector, &self.clients[0], self.records).await
+        drain(self.stand, &connector, &self.clients[0], records).await
     }
 
     fn note(&self, report: &mut Report, name: &str, value: f64) {

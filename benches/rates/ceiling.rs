@@ -9,7 +9,7 @@ use futures_util::SinkExt;
 use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
-use crate::row::Row;
+use crate::sample::Row;
 
 /// 2000-01-01, where PostgreSQL counts from, in microseconds since 1970-01-01.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -38,15 +38,7 @@ impl Encoded {
     pub(crate) fn of(rows: impl Iterator<Item = Row>) -> Self {
         let (mut count, mut chunks, mut out) = (0, Vec::new(), BytesMut::with_capacity(2 * CHUNK));
         for row in rows {
-            encode(
-                &row.id,
-                Some(&row.text),
-                &row.embedding,
-                Some(row.timestamp),
-                Some(row.source),
-                Some(&row.metadata),
-                &mut out,
-            );
+            encode(&row, &mut out);
             count += 1;
             if out.len() >= CHUNK {
                 chunks.push(out.split().freeze());
@@ -90,36 +82,18 @@ async fn copy(client: &Client, table: &str, chunks: &[Bytes]) -> Result<u64> {
 }
 
 /// Appends one row in the binary form of COPY.
-pub(crate) fn encode(
-    id: &str,
-    text: Option<&str>,
-    embedding: &[f32],
-    timestamp: Option<i64>,
-    source: Option<&str>,
-    metadata: Option<&str>,
-    out: &mut BytesMut,
-) {
+fn encode(row: &Row, out: &mut BytesMut) {
     out.put_i16(6);
-    put(Some(id), out);
-    put(text, out);
-    out.put_i32(4 + 4 * embedding.len() as i32);
-    put_vector(embedding, out);
-    match timestamp {
-        None => out.put_i32(-1),
-        Some(timestamp) => {
-            out.put_i32(8);
-            out.put_i64(timestamp - POSTGRES_EPOCH);
-        }
-    }
-    put(source, out);
-    match metadata {
-        None => out.put_i32(-1),
-        Some(metadata) => {
-            out.put_i32(1 + metadata.len() as i32);
-            out.put_u8(1);
-            out.put_slice(metadata.as_bytes());
-        }
-    }
+    put(&row.id, out);
+    put(&row.text, out);
+    out.put_i32(4 + 4 * row.embedding.len() as i32);
+    put_vector(&row.embedding, out);
+    out.put_i32(8);
+    out.put_i64(row.timestamp - POSTGRES_EPOCH);
+    put(row.source, out);
+    out.put_i32(1 + row.metadata.len() as i32);
+    out.put_u8(1);
+    out.put_slice(row.metadata.as_bytes());
 }
 
 /// Appends a vector in its binary form.
@@ -133,12 +107,7 @@ pub(crate) fn put_vector(embedding: &[f32], out: &mut BytesMut) {
     }
 }
 
-fn put(text: Option<&str>, out: &mut BytesMut) {
-    match text {
-        None => out.put_i32(-1),
-        Some(text) => {
-            out.put_i32(text.len() as i32);
-            out.put_slice(text.as_bytes());
-        }
-    }
+fn put(text: &str, out: &mut BytesMut) {
+    out.put_i32(text.len() as i32);
+    out.put_slice(text.as_bytes());
 }

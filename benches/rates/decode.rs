@@ -9,9 +9,10 @@ use embedsink::decode::{Change, decode};
 use embedsink::route::{Router, TableId, TableLimits};
 use embedsink::source::{Headers, Partition, SourceRecord, Tenure};
 
-use crate::ceiling::encode;
+use crate::encode::copy_row;
 use crate::report::Report;
-use crate::row::{Rows, Version};
+use crate::row::VectorRow;
+use crate::sample::{Rows, Version};
 use crate::scale::Scale;
 
 /// Records of a batch, as the connector makes them by default.
@@ -131,7 +132,15 @@ fn decode_and_encode(payloads: &[Vec<u8>]) -> Result<usize> {
     }
     let mut out = BytesMut::with_capacity(batch.bytes());
     for row in batch.changes(TableId(0)).upserts {
-        encode(row.id, row.text, row.embedding, row.timestamp, row.source, row.metadata, &mut out);
+        let row = VectorRow {
+            id: row.id,
+            text: row.text,
+            embedding: row.embedding,
+            timestamp: row.timestamp,
+            source: row.source,
+            metadata: row.metadata,
+        };
+        copy_row(&row, &mut out)?;
     }
     Ok(out.len())
 }

@@ -19,7 +19,7 @@ use tokio_postgres::Client;
 
 use crate::backlog::target;
 use crate::report::Report;
-use crate::row::{Rows, Version, id};
+use crate::sample::{Rows, Version, id};
 use crate::scale::Scale;
 use crate::stand::{PARTITIONS, Stand};
 use crate::support::connector::Connector;

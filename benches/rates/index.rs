@@ -1,4 +1,4 @@
-//! Metadata that changes below an HNSW index: the connector, beside a blind upsert of the same.
+//! A table with an HNSW index: what the connector does to it, beside a blind upsert of the same metadata.
 
 use std::time::{Instant, SystemTime};
 
@@ -8,13 +8,15 @@ use tokio_postgres::Client;
 
 use crate::backlog::{target, updates};
 use crate::ceiling::{Encoded, create_table};
-use crate::drain::drain;
+use crate::drain::{Drain, drain};
 use crate::report::Report;
-use crate::row::{Row, Rows, Version};
+use crate::sample::{Row, Rows, Version};
 use crate::scale::Scale;
 use crate::shape::{ON_CONFLICT, Vector};
 use crate::stand::{Stand, settle};
 use crate::support::connector::Connector;
+use crate::support::kafka::Topic;
+use crate::support::postgres::Database;
 
 /// The parameters that every index of the benchmark has: pgvector's own defaults.
 pub(crate) const M: u32 = 16;
@@ -46,8 +48,10 @@ pub(crate) async fn measure(
     let versions = (0..records)
         .map(|record| (record % rows, Version { content: 0, metadata: (record / rows) as u64 + 1 }));
     let topic = stand.topic(&source, versions).await;
+    let same = stand.topic(&source, (0..rows).map(|number| (number, Version::default()))).await;
     let database = stand.database().await;
     Connector::new(&topic, &database, &target(dimensions)).migrate().await;
+    let scene = Scene { stand, database: &database, dimensions };
     let clients = [database.connect().await, database.connect().await];
 
     let encoded = Encoded::of((0..rows).map(|number| source.row(number, Version::default())));
@@ -62,22 +66,21 @@ pub(crate) async fn measure(
     for round in 1..=scale.rounds {
         println!("  {dimensions} dimensions, round {round} of {}", scale.rounds);
         let before = updates(&clients[0]).await?;
-        let connector = Connector::new(&topic, &database, &target(dimensions));
-        let drain = drain(stand, &connector, &clients[0], records).await?;
+        let drain = scene.drain(&topic, &clients[0], records).await?;
         let after = updates(&clients[0]).await?;
         ensure!(after.all > before.all, "nothing was updated");
         let hot = (after.hot - before.hot) as f64 / (after.all - before.all) as f64;
         report.add(format!("metadata_only_hnsw_rows_per_s{suffix}"), drain.rate());
         report.add(format!("metadata_only_hnsw_hot_share{suffix}"), hot);
 
-        let mut first = (round - 1) * 2 * scale.blind;
+        let blind_rows = scale.blind.min(rows / (2 * scale.rounds));
+        let mut first = (round - 1) * 2 * blind_rows;
         for connections in [1, 2] {
             settle(&clients[0], "").await?;
-            ensure!(first + scale.blind <= rows, "the blind upsert has fewer rows than it is to update");
-            let changed: Vec<Row> = (first..first + scale.blind)
+            let changed: Vec<Row> = (first..first + blind_rows)
                 .map(|number| source.row(number, Version { content: 0, metadata: 1 }))
                 .collect();
-            first += scale.blind;
+            first += blind_rows;
             let since = Instant::now();
             let parts = changed.chunks(changed.len().div_ceil(connections));
             try_join_all(parts.zip(&clients).map(|(rows, client)| blind(client, rows))).await?;
@@ -86,8 +89,45 @@ pub(crate) async fn measure(
             report.add(format!("{name}_rows_per_s{suffix}"), rate);
         }
         settle(&clients[0], "").await?;
+
+        // Puts back what the metadata were, so that it is not measured; then nothing is left to change.
+        scene.drain(&same, &clients[0], rows).await?;
+        let before = updates(&clients[0]).await?;
+        let replay = scene.drain(&same, &clients[0], rows).await?;
+        let updated = updates(&clients[0]).await?.all - before.all;
+        ensure!(updated == 0, "a replay of unchanged records updated {updated} rows");
+        report.add(format!("replay_hnsw_rows_per_s{suffix}"), replay.rate());
+
+        let content = |number: usize| number as u64 % 2 * round as u64;
+        let half = (0..scale.moved).map(|number| (number, Version { content: content(number), metadata: 0 }));
+        let half = stand.topic(&source, half).await;
+        let half = scene.drain(&half, &clients[0], scale.moved).await?;
+        report.add(format!("half_changed_hnsw_rows_per_s{suffix}"), half.rate());
+
+        let new = rows + (round - 1) * scale.moved..rows + round * scale.moved;
+        let new = stand.topic(&source, new.map(|number| (number, Version::default()))).await;
+        let new = scene.drain(&new, &clients[0], scale.moved).await?;
+        report.add(format!("fresh_hnsw_rows_per_s{suffix}"), new.rate());
+        // The next round begins with what this one began with, but for the further rows.
+        scene.drain(&same, &clients[0], rows).await?;
+        settle(&clients[0], "vacuum embeddings").await?;
     }
     Ok(())
+}
+
+/// Where the connector is measured.
+struct Scene<'a> {
+    stand: &'a Stand,
+    database: &'a Database,
+    dimensions: usize,
+}
+
+impl Scene<'_> {
+    /// A connector of a new name takes the topic from its beginning.
+    async fn drain(&self, topic: &Topic, client: &Client, records: usize) -> Result<Drain> {
+        let connector = Connector::new(topic, self.database, &target(self.dimensions));
+        drain(self.stand, &connector, client, records).await
+    }
 }
 
 /// Upserts rows with all their columns, whatever stands there, from arrays in binary.

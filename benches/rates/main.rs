@@ -14,13 +14,20 @@ mod chart;
 mod cpu;
 mod decode;
 mod drain;
+// The sink keeps its encoding to itself.
+#[path = "../../sink-postgres-vector/src/encode.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests are run where it belongs")]
+mod encode;
 mod freshness;
 mod index;
 mod instructions;
 mod machine;
 mod memory;
 mod report;
+#[path = "../../sink-postgres-vector/src/row.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is public where it belongs")]
 mod row;
+mod sample;
 mod scale;
 mod shape;
 mod stand;
@@ -78,7 +85,7 @@ async fn until_interrupted() -> Result<()> {
 
 async fn run() -> Result<()> {
     let (scale, steps) = (Scale::from_environment()?, scale::wanted()?);
-    let mut report = Report::default();
+    let (mut report, begun) = (Report::default(), Instant::now());
     let stand = if steps == [Step::Decode] { None } else { Some(Stand::start().await?) };
     if let Some(stand) = &stand {
         machine::note(&mut report, &stand.database().await.connect().await, stand.broker()).await?;
@@ -92,6 +99,7 @@ async fn run() -> Result<()> {
         }
         println!("  took {:.0} s", since.elapsed().as_secs_f64());
     }
+    report.add("run_seconds", begun.elapsed().as_secs_f64());
     report.finish();
     write(&report, &scale, steps.len() == Step::ALL.len())?;
     if let [(step, why), ..] = report.failures() {
@@ -114,8 +122,10 @@ async fn measure(step: Step, stand: Option<&Stand>, report: &mut Report, scale: 
             backlog::measure(stand, report, scale, (1536, large), 0).await
         }
         Step::Index => {
-            index::measure(stand, report, scale, (384, scale.indexed[0])).await?;
-            index::measure(stand, report, scale, (768, scale.indexed[1])).await
+            for (dimensions, rows) in [384, 768, 1536].into_iter().zip(scale.indexed) {
+                index::measure(stand, report, scale, (dimensions, rows)).await?;
+            }
+            Ok(())
         }
         Step::Backfill => backfill::measure(stand, report, scale).await,
         Step::Freshness => freshness::measure(stand, report, scale).await,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::backlog::target;
 use crate::drain::drain;
 use crate::report::Report;
-use crate::row::{Rows, Version, id};
+use crate::sample::{Rows, Version, id};
 use crate::scale::Scale;
 use crate::stand::{Stand, send, settle};
 use crate::support::connector::Connector;
@@ -16,31 +16,31 @@ use crate::support::kafka::{Topic, TopicProducer};
 /// So many different vectors there are: making a million takes longer than all else.
 const VECTORS: usize = 1_000;
 
-/// Measures it: the small backlog from its beginning, then the same topic with more behind.
+/// Measures it, over each backlog in turn.
 pub(crate) async fn measure(stand: &Stand, report: &mut Report, scale: &Scale) -> Result<()> {
-    let (database, topic) = (stand.database().await, stand.empty_topic().await);
-    Connector::new(&topic, &database, &target(384)).migrate().await;
+    let (database, bodies) = (stand.database().await, bodies());
     let client = database.connect().await;
-    let bodies = bodies();
-    let mut from = 0;
-    for (number, to) in scale.memory.into_iter().enumerate() {
-        let since = Instant::now();
-        produce(&topic, &bodies, from..to);
+    let mut backlogs = Vec::new();
+    for (records, peak, rate) in [
+        (scale.memory[0], "peak_rss_small_mb", "small_backlog_rows_per_s"),
+        (scale.memory[1], "peak_rss_mb", "large_backlog_rows_per_s"),
+    ] {
+        let (topic, since) = (stand.empty_topic().await, Instant::now());
+        produce(&topic, &bodies, 0..records);
         let took = since.elapsed().max(Duration::from_millis(1));
-        println!(
-            "  a backlog of {to} records, produced at {:.0} records/s",
-            (to - from) as f64 / took.as_secs_f64()
-        );
-        from = to;
-        settle(&client, "truncate embeddings").await?;
-        let drain = drain(stand, &Connector::new(&topic, &database, &target(384)), &client, to).await?;
-        let megabytes = drain.peak as f64 / 1e6;
-        let (peak, rate) = match number {
-            0 => ("peak_rss_small_mb", "small_backlog_rows_per_s"),
-            _ => ("peak_rss_mb", "large_backlog_rows_per_s"),
-        };
-        report.add(peak, megabytes);
-        report.add(rate, drain.rate());
+        let made = records as f64 / took.as_secs_f64();
+        println!("  a backlog of {records} records, produced at {made:.0} records/s");
+        Connector::new(&topic, &database, &target(384)).migrate().await;
+        backlogs.push((topic, records, peak, rate));
+    }
+    for _ in 0..scale.slow_rounds {
+        for (topic, records, peak, rate) in &backlogs {
+            settle(&client, "truncate embeddings").await?;
+            let connector = Connector::new(topic, &database, &target(384));
+            let drain = drain(stand, &connector, &client, *records).await?;
+            report.add(*peak, drain.peak as f64 / 1e6);
+            report.add(*rate, drain.rate());
+        }
     }
     report.add("memory_records_small", scale.memory[0] as f64);
     report.add("memory_records", scale.memory[1] as f64);

@@ -25,7 +25,7 @@ const KEYS: [&str; 12] = [
 ];
 
 /// Figures that are quotients of others.
-const RATIOS: [(&str, &str, &str); 13] = [
+const RATIOS: [(&str, &str, &str); 14] = [
     ("ratio_to_copy", "end_to_end_rows_per_s", "copy_rows_per_s"),
     ("ratio_to_copy_768", "end_to_end_rows_per_s_768", "copy_rows_per_s_768"),
     ("ratio_to_copy_1536", "end_to_end_rows_per_s_1536", "copy_rows_per_s_1536"),
@@ -33,6 +33,11 @@ const RATIOS: [(&str, &str, &str); 13] = [
     ("replay_to_fresh_768", "replay_rows_per_s_768", "end_to_end_rows_per_s_768"),
     ("replay_to_fresh_1536", "replay_rows_per_s_1536", "end_to_end_rows_per_s_1536"),
     ("metadata_only_to_blind", "metadata_only_hnsw_rows_per_s", "blind_hnsw_rows_per_s"),
+    (
+        "metadata_only_to_blind_two_connections",
+        "metadata_only_hnsw_rows_per_s",
+        "blind_hnsw_two_connections_rows_per_s",
+    ),
     ("metadata_only_to_blind_768", "metadata_only_hnsw_rows_per_s_768", "blind_hnsw_rows_per_s_768"),
     ("ratio_to_two_copies", "end_to_end_rows_per_s", "copy_two_connections_rows_per_s"),
     ("backfill_to_by_hand", "backfill_seconds", "load_then_index_seconds"),
@@ -79,12 +84,17 @@ impl Report {
 
     /// Works out the quotients, of medians.
     pub(crate) fn finish(&mut self) {
-        let best = Shape::ALL
-            .iter()
-            .filter_map(|shape| self.median(&format!("shapes.{}", shape.key())))
-            .fold(f64::NAN, f64::max);
-        if let Some(rate) = self.median("end_to_end_rows_per_s").filter(|_| best.is_finite()) {
-            self.add("ratio_to_best_shape", rate / best);
+        let ratios = [
+            ("shapes", "ratio_to_best_shape"),
+            ("shapes_two_connections", "ratio_to_best_shape_two_connections"),
+        ];
+        for (group, name) in ratios {
+            let rates =
+                Shape::ALL.iter().filter_map(|shape| self.median(&format!("{group}.{}", shape.key())));
+            let best = rates.fold(f64::NAN, f64::max);
+            if let Some(rate) = self.median("end_to_end_rows_per_s").filter(|_| best.is_finite()) {
+                self.add(name, rate / best);
+            }
         }
         for (name, dividend, divisor) in RATIOS {
             if let (Some(dividend), Some(divisor)) = (self.median(dividend), self.median(divisor)) {
@@ -115,18 +125,23 @@ impl Report {
     /// The contents of `bench.json`.
     pub(crate) fn json(&self, scale: &Scale) -> Value {
         let mut all: Map<String, Value> = KEYS.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
-        let (mut shapes, mut spread) = (Map::new(), Map::new());
+        let mut spread = Map::new();
+        all.insert("shapes".to_owned(), json!({}));
         for name in &self.order {
-            let median = self.median(name).map(rounded);
-            match name.strip_prefix("shapes.") {
-                Some(shape) => shapes.insert(shape.to_owned(), json!(median)),
-                None => all.insert(name.clone(), json!(median)),
-            };
+            let median = json!(self.median(name).map(rounded));
+            match name.split_once('.') {
+                Some((group, shape)) => {
+                    let group = all.entry(group).or_insert_with(|| json!({}));
+                    group[shape] = median;
+                }
+                None => {
+                    all.insert(name.clone(), median);
+                }
+            }
             if let Some((least, most)) = self.range(name).filter(|_| self.figures[name].len() > 1) {
                 spread.insert(name.clone(), json!([rounded(least), rounded(most)]));
             }
         }
-        all.insert("shapes".to_owned(), Value::Object(shapes));
         all.insert("spread".to_owned(), Value::Object(spread));
         let failures: Map<String, Value> =
             self.failures.iter().map(|(step, why)| ((*step).to_owned(), json!(why))).collect();

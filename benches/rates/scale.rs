@@ -47,12 +47,16 @@ pub(crate) struct Scale {
     pub(crate) is_quick: bool,
     /// How often each rate is measured.
     pub(crate) rounds: usize,
+    /// The same for what takes a minute: a backfill, and the memory over a large backlog.
+    pub(crate) slow_rounds: usize,
     /// Records of a backlog, at 384, 768 and 1536 dimensions.
     pub(crate) backlog: [usize; 3],
     /// Rows that a peer's shape writes; one that writes row by row, and commits each, a fifth of it.
     pub(crate) shape: usize,
-    /// Rows below the HNSW index, at 384 and 768 dimensions.
-    pub(crate) indexed: [usize; 2],
+    /// Rows below the HNSW index, at 384, 768 and 1536 dimensions.
+    pub(crate) indexed: [usize; 3],
+    /// So many of them are replaced, and as many new ones come, in one round.
+    pub(crate) moved: usize,
     /// How many new versions of its metadata each of these rows gets in one backlog.
     pub(crate) versions: usize,
     /// Rows that the blind upsert updates in one round.
@@ -69,9 +73,11 @@ impl Scale {
     const FULL: Self = Self {
         is_quick: false,
         rounds: 3,
+        slow_rounds: 3,
         backlog: [200_000, 60_000, 30_000],
         shape: 20_000,
-        indexed: [30_000, 15_000],
+        indexed: [30_000, 15_000, 8_000],
+        moved: 4_000,
         versions: 4,
         blind: 2_000,
         backfill: 100_000,
@@ -82,9 +88,11 @@ impl Scale {
     const QUICK: Self = Self {
         is_quick: true,
         rounds: 2,
+        slow_rounds: 1,
         backlog: [40_000, 15_000, 8_000],
         shape: 5_000,
-        indexed: [5_000, 3_000],
+        indexed: [5_000, 3_000, 1_500],
+        moved: 500,
         versions: 6,
         blind: 500,
         backfill: 8_000,

@@ -1,7 +1,7 @@
 //! The write shapes of comparable systems, each with its own good practice, fed with rows that lie in memory in
 //! the very form in which the shape sends them: no broker, no decoding, no printing of numbers within the clock.
 //!
-//! All upsert over one connection into a table with its primary key, as plain as people make it by hand.
+//! All upsert over one connection, and over two, into a table with its primary key, as plain as people make it by hand.
 
 use std::error::Error;
 use std::time::{Instant, SystemTime};
@@ -13,7 +13,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
 use crate::ceiling::put_vector;
-use crate::row::Row;
+use crate::sample::Row;
 
 /// Rows of a batch, where a shape has any.
 const BATCH: usize = 1_000;
@@ -69,6 +69,15 @@ impl Shape {
     /// How many of `rows` it writes: one that waits for a commit per row gets fewer.
     pub(crate) fn share(self, rows: usize) -> usize {
         if self == Self::PerRecord { rows / 5 } else { rows }
+    }
+
+    /// Rows of its batches.
+    fn batch(self) -> usize {
+        match self {
+            Self::PerRecord => 1,
+            Self::RowBatch => SMALL_BATCH,
+            _ => BATCH,
+        }
     }
 }
 
@@ -127,24 +136,30 @@ pub(crate) const ON_CONFLICT: &str = "on conflict (id) do update set text = excl
                            \"timestamp\" = excluded.\"timestamp\", source = excluded.source, \
                            metadata = excluded.metadata";
 
-/// Writes rows with a shape. Returns rows a second.
-pub(crate) async fn write(shape: Shape, client: &Client, table: &str, rows: &[Ready]) -> Result<f64> {
+/// Writes rows with a shape, over each of the connections an equal part, in whole batches. Returns rows a second.
+pub(crate) async fn write(shape: Shape, clients: &[Client], table: &str, rows: &[Ready]) -> Result<f64> {
     let rows = &rows[..shape.share(rows.len())];
     let since = Instant::now();
-    match shape {
-        Shape::PerRecord => per_record(client, table, rows).await?,
-        Shape::Pipelined => pipelined(client, table, rows, BATCH, "$3::text::vector").await?,
-        Shape::Values => values(client, table, rows).await?,
-        Shape::Recordset => recordset(client, table, rows).await?,
-        Shape::DeleteInsert => delete_insert(client, table, rows).await?,
-        Shape::RowBatch => {
-            pipelined(client, table, rows, SMALL_BATCH, "cast(cast($3 as text) as vector)").await?;
-        }
-    }
+    let parts = rows.chunks(rows.len().div_ceil(clients.len()).next_multiple_of(shape.batch()));
+    try_join_all(parts.zip(clients).map(|(rows, client)| write_part(shape, client, table, rows))).await?;
     let took = since.elapsed().as_secs_f64();
-    let stand: i64 = client.query_one(&format!("select count(*) from {table}"), &[]).await?.get(0);
+    let count = format!("select count(*) from {table}");
+    let stand: i64 = clients[0].query_one(&count, &[]).await?.get(0);
     ensure!(stand == rows.len() as i64, "{shape:?} wrote {stand} rows instead of {}", rows.len());
     Ok(rows.len() as f64 / took)
+}
+
+async fn write_part(shape: Shape, client: &Client, table: &str, rows: &[Ready]) -> Result<()> {
+    match shape {
+        Shape::PerRecord => per_record(client, table, rows).await,
+        Shape::Pipelined => pipelined(client, table, rows, shape.batch(), "$3::text::vector").await,
+        Shape::Values => values(client, table, rows).await,
+        Shape::Recordset => recordset(client, table, rows).await,
+        Shape::DeleteInsert => delete_insert(client, table, rows).await,
+        Shape::RowBatch => {
+            pipelined(client, table, rows, shape.batch(), "cast(cast($3 as text) as vector)").await
+        }
+    }
 }
 
 async fn per_record(client: &Client, table: &str, rows: &[Ready]) -> Result<()> {

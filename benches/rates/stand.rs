@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::backlog::target;
 use crate::drain::drain;
-use crate::row::{Row, Rows, Version, id};
+use crate::sample::{Row, Rows, Version, id};
 use crate::support::connector::Connector;
 use crate::support::kafka::{Topic, TopicProducer};
 use crate::support::postgres::Database;
