@@ -8,6 +8,7 @@
 pub(crate) mod lancedb;
 mod ledger;
 pub(crate) mod letters;
+mod pieces;
 pub(crate) mod positions;
 mod postgres;
 pub(crate) mod replay;

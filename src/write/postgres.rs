@@ -1,11 +1,15 @@
 //! The [`Writer`] for PostgreSQL with pgvector.
 
+use std::time::Instant;
+
 use sink_postgres_vector::{
     self as pg, Class, Committed, ConnectOptions, Connection, Error, Overwrite, Transaction, VectorRow,
     VectorTable,
 };
+use tokio_postgres::error::SqlState;
 
 use super::ledger::{self, Position};
+use super::pieces::Pieces;
 use super::sparing::Sparing;
 use super::{Effect, First, Receipt, Taken, Writer, Written};
 use crate::batch::{Batch, DeadLetter, Deletion, Row, Span, TableChanges};
@@ -32,6 +36,8 @@ pub struct PostgresWriter {
     refused: Option<u64>,
     /// How rows are best put into each table, by its place.
     ways: Vec<Way>,
+    /// How many of them a statement has.
+    pieces: Pieces,
     connection: Option<Connection>,
     /// What the last attempt would do, for the case that its commit is proved later.
     attempted: Option<(u64, Effect)>,
@@ -49,6 +55,7 @@ impl PostgresWriter {
             options,
             tables,
             ways,
+            pieces: Pieces::default(),
             max_payload: usize::MAX,
             max_refused: 1_000,
             refused: None,
@@ -135,12 +142,13 @@ impl PostgresWriter {
         if care != Care::Plain {
             let most = batch.records() as u64 * u64::from(self.max_refused) / 1_000;
             let most = LEAST_SEARCH.max(most as usize);
-            return Sparing::change_tables(transaction, &self.tables, batch, most).await;
+            return Sparing::change_tables(transaction, &self.tables, batch, most, &mut self.pieces).await;
         }
         let mut effect = Effect::default();
         for (index, table) in self.tables.iter().enumerate() {
             let changes = batch.changes(TableId(index));
-            effect.add(write_changes(transaction, table, &changes, &mut self.ways[index]).await?);
+            let (way, pieces) = (&mut self.ways[index], &mut self.pieces);
+            effect.add(write_changes(transaction, table, &changes, way, pieces).await?);
         }
         Ok(Sparing::of_all(effect))
     }
@@ -207,6 +215,9 @@ impl Writer for PostgresWriter {
             }
             care = match attempt {
                 Ok(written) => {
+                    if matches!(written, Written::Durable(_)) {
+                        self.pieces.written(self.options.statement_timeout);
+                    }
                     match &written {
                         Written::Refused(_) => self.refused = Some(batch.id()),
                         Written::Durable(_) if self.refused != Some(batch.id()) => self.refused = None,
@@ -221,7 +232,12 @@ impl Writer for PostgresWriter {
                 }
                 // Some row is to blame, and a more careful attempt finds out which.
                 Err(error) if error.class() == Class::Data => care.more().ok_or(error)?,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if error.is_timeout() {
+                        self.pieces.took_too_long(batch.records());
+                    }
+                    return Err(error.into());
+                }
             };
         }
     }
@@ -240,9 +256,14 @@ enum Way {
 
 impl Way {
     /// What is left of it once an insert has failed. The server counts the time in which it receives a COPY as the
-    /// statement's own, so a timeout too is one that an upsert may get over.
+    /// statement's own, so a timeout too is one that an upsert may get over. A row that is refused for itself would be
+    /// refused by an upsert, too: the next batch can do without that row.
     fn after(self, error: &Error) -> Self {
-        let is_over = error.class() != Class::Transient || error.is_timeout();
+        let is_over = match error.class() {
+            Class::Transient => error.is_timeout(),
+            Class::Data => error.sqlstate() == Some(&SqlState::UNIQUE_VIOLATION),
+            _ => true,
+        };
         if self == Self::Insert && is_over { Self::Upsert } else { self }
     }
 }
@@ -274,30 +295,39 @@ async fn write_changes(
     table: &VectorTable,
     changes: &TableChanges<'_>,
     way: &mut Way,
+    pieces: &mut Pieces,
 ) -> Result<Effect, Error> {
     let (mut effect, overwrite) = (Effect { stale: changes.stale, ..Effect::default() }, overwrite(changes));
     if !changes.deletes.is_empty() {
         let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
-        let deleted = transaction.delete(table, &keys, overwrite).await?;
-        effect.deleted += deleted.deleted;
-        effect.stale += deleted.stale;
+        for keys in keys.chunks(pieces.most()) {
+            let begun = Instant::now();
+            let deleted = transaction.delete(table, keys, overwrite).await?;
+            pieces.took(begun.elapsed());
+            effect.deleted += deleted.deleted;
+            effect.stale += deleted.stale;
+        }
     }
     if !changes.upserts.is_empty() {
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-        let upserted = match way {
-            Way::Insert => {
-                let inserted = transaction.insert(table, &rows).await;
-                effect.upserted += inserted.inspect_err(|error| *way = way.after(error))?;
-                return Ok(effect);
-            }
-            Way::Upsert => transaction.upsert(table, &rows, overwrite).await?,
-            Way::UpsertDiffering => transaction.upsert_differing(table, &rows, overwrite).await?,
-        };
-        let unchanged = (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
-        *way = if unchanged * 2 > rows.len() as u64 { Way::UpsertDiffering } else { Way::Upsert };
-        effect.upserted += upserted.changed;
-        effect.stale += upserted.stale;
-        effect.unchanged += unchanged;
+        if *way == Way::Insert {
+            let inserted = transaction.insert(table, &rows).await;
+            effect.upserted += inserted.inspect_err(|error| *way = way.after(error))?;
+            return Ok(effect);
+        }
+        for rows in pieces.of(&rows) {
+            let begun = Instant::now();
+            let upserted = if *way == Way::UpsertDiffering {
+                transaction.upsert_differing(table, rows, overwrite).await?
+            } else {
+                transaction.upsert(table, rows, overwrite).await?
+            };
+            pieces.took(begun.elapsed());
+            effect.upserted += upserted.changed;
+            effect.stale += upserted.stale;
+            effect.unchanged += (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
+        }
+        *way = if effect.unchanged * 2 > rows.len() as u64 { Way::UpsertDiffering } else { Way::Upsert };
     }
     Ok(effect)
 }

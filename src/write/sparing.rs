@@ -3,9 +3,12 @@
 //! Invariant: what is told to be refused was refused whatever stood beside it; or everything that was refused has another
 //! row of the batch to blame, and was tried in the order of the log.
 
+use std::time::Instant;
+
 use sink_postgres_vector::{self as pg, Error, Transaction, VectorRow, VectorTable};
 
 use super::Effect;
+use super::pieces::Pieces;
 use super::postgres::{deletion, overwrite, vector_row};
 use crate::batch::{Batch, EntryId, Refusal, TableChanges};
 use crate::reject::Reject;
@@ -41,17 +44,18 @@ impl Sparing {
         tables: &[VectorTable],
         batch: &Batch,
         most: usize,
+        pieces: &mut Pieces,
     ) -> Result<Self, Error> {
         let mut sparing = Self { most, ..Self::default() };
         let changes = (0..tables.len()).map(|index| batch.changes(TableId(index))).collect();
-        sparing.spare(transaction, tables, changes).await?;
+        sparing.spare(transaction, tables, changes, pieces).await?;
         let (mut latest, mut work) = (0, 0);
         // A key of which every version is refused would take an attempt for each of them otherwise.
         while latest < sparing.refused.len() && sparing.refused.len() <= most && work < MOST_WORK {
             let uncovered = batch.uncovered(&sparing.refused, latest);
             latest = sparing.refused.len();
             work += batch.records();
-            sparing.spare(transaction, tables, uncovered).await?;
+            sparing.spare(transaction, tables, uncovered, pieces).await?;
         }
         // With the others gone these may be good, or other rows to blame. The next attempt has them all in their order.
         if sparing.refused.iter().any(|refusal| !is_by_another_row(&refusal.reject)) {
@@ -65,12 +69,13 @@ impl Sparing {
         transaction: &mut Transaction<'_>,
         tables: &[VectorTable],
         changes: Vec<TableChanges<'_>>,
+        pieces: &mut Pieces,
     ) -> Result<(), Error> {
         for (index, (table, mut changes)) in tables.iter().zip(changes).enumerate() {
             // In the order of the log: of two rows that refuse each other the earlier one stays.
             changes.deletes.sort_unstable_by_key(|deletion| deletion.entry);
             changes.upserts.sort_unstable_by_key(|row| row.entry);
-            self.spare_table(transaction, TableId(index), table, &changes).await?;
+            self.spare_table(transaction, TableId(index), table, &changes, pieces).await?;
         }
         Ok(())
     }
@@ -81,22 +86,35 @@ impl Sparing {
         id: TableId,
         table: &VectorTable,
         changes: &TableChanges<'_>,
+        pieces: &mut Pieces,
     ) -> Result<(), Error> {
         self.effect.stale += changes.stale;
         let overwrite = overwrite(changes);
         let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
-        let spared = transaction.delete_sparing(table, &keys, overwrite, self.left()).await?;
-        self.effect.deleted += spared.changed;
-        self.effect.stale += spared.stale;
-        self.refuse(id, spared.refused, |index| changes.deletes[index].entry);
+        let mut first = 0;
+        for keys in keys.chunks(pieces.most()) {
+            let begun = Instant::now();
+            let spared = transaction.delete_sparing(table, keys, overwrite, self.left()).await?;
+            pieces.took(begun.elapsed());
+            self.effect.deleted += spared.changed;
+            self.effect.stale += spared.stale;
+            self.refuse(id, spared.refused, |index| changes.deletes[first + index].entry);
+            first += keys.len();
+        }
 
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
-        let spared = transaction.upsert_sparing(table, &rows, overwrite, self.left()).await?;
-        self.effect.upserted += spared.changed;
-        self.effect.stale += spared.stale;
-        let written = (rows.len() - spared.refused.len()) as u64;
-        self.effect.unchanged += written.saturating_sub(spared.changed + spared.stale);
-        self.refuse(id, spared.refused, |index| changes.upserts[index].entry);
+        let mut first = 0;
+        for rows in pieces.of(&rows) {
+            let begun = Instant::now();
+            let spared = transaction.upsert_sparing(table, rows, overwrite, self.left()).await?;
+            pieces.took(begun.elapsed());
+            self.effect.upserted += spared.changed;
+            self.effect.stale += spared.stale;
+            let written = (rows.len() - spared.refused.len()) as u64;
+            self.effect.unchanged += written.saturating_sub(spared.changed + spared.stale);
+            self.refuse(id, spared.refused, |index| changes.upserts[first + index].entry);
+            first += rows.len();
+        }
         Ok(())
     }
 

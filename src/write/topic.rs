@@ -253,7 +253,12 @@ impl LetterTopic {
             headers = headers.insert(Header { key: &key, value: Some(value) });
         }
         let key = letter.record.key.map(<[u8]>::len).filter(|_| extent == Extent::Bare);
-        let payload = letter.record.payload.map(<[u8]>::len).filter(|_| extent != Extent::Whole);
+        let whole = letter.record.payload.map(|payload| payload.len() + letter.record.omitted);
+        // The source may have left out some of it, too.
+        let payload = match extent {
+            Extent::Whole => Some(letter.record.omitted).filter(|bytes| *bytes > 0),
+            _ => whole,
+        };
         for (name, bytes) in [("payload", payload), ("key", key)] {
             if let Some(bytes) = bytes {
                 let (key, value) = (format!("__embedsink.{name}.omitted"), bytes.to_string());
