@@ -280,7 +280,8 @@ impl Life<'_> {
                 self.flow(source, StartAt::Beginning, ready).await
             }
             (Feed::Configured, SourceSettings::Kafka(kafka)) => {
-                self.flow(KafkaSource::start(kafka, budget), start, ready).await
+                let most = settings.batch.max_bytes.max(settings.errors.max_payload);
+                self.flow(KafkaSource::start(kafka, most, budget), start, ready).await
             }
             #[cfg(feature = "fluvio")]
             (Feed::Configured, SourceSettings::Fluvio(fluvio)) => {

@@ -21,6 +21,8 @@ use crate::support::wait::PATIENCE;
 
 const TOPIC: &str = "topic";
 const BUDGET: usize = 8 << 20;
+/// Of a payload no more is kept.
+const LONGEST: usize = 2 << 20;
 /// Long enough for anything that is under way to show itself.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -68,7 +70,7 @@ impl Cluster {
     }
 
     fn join_with(&self, properties: &[(&str, &str)], budget: usize) -> KafkaSource {
-        KafkaSource::start(&self.settings(TOPIC, properties), Budget::new(budget)).unwrap()
+        KafkaSource::start(&self.settings(TOPIC, properties), LONGEST, Budget::new(budget)).unwrap()
     }
 
     /// Produces records whose key is their offset, and `payload` their payload.
@@ -245,6 +247,30 @@ async fn records_without_key_or_payload_come_as_they_are() {
         (3, None, None),
     ];
     assert_eq!(found, wanted);
+    source.close(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_payload_that_is_longer_than_any_may_be_only_the_beginning_is_kept() {
+    let cluster = Cluster::new(1, 1);
+    for (number, length) in [999, 1_000, 1_001, 300_000, 5].into_iter().enumerate() {
+        let payload = "x".repeat(length);
+        cluster.produce(0, number as i64..number as i64 + 1, &payload);
+    }
+    let settings = cluster.settings(TOPIC, &[]);
+    let mut source = KafkaSource::start(&settings, 1_000, Budget::new(BUDGET)).unwrap();
+    assigned(&mut source, 1).await;
+    source.begin(&partition(0), Tenure(1), 0);
+    let mut found = Vec::new();
+    while found.len() < 5 {
+        let SourceEvent::Fetched(run) = next(&mut source).await else { panic!("not a run of records") };
+        assert!(run.memory() < 20_000, "{} bytes", run.memory());
+        found.extend(run.records().map(|record| (record.payload.map(<[u8]>::len), record.omitted)));
+    }
+    assert_eq!(
+        found,
+        [(Some(999), 0), (Some(1_000), 0), (Some(1_000), 1), (Some(1_000), 299_000), (Some(5), 0)]
+    );
     source.close(PATIENCE).await;
 }
 
@@ -689,7 +715,8 @@ async fn small_records_count_with_what_keeps_account_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_does_not_exist_is_refused_by_name() {
     let cluster = Cluster::new(1, 1);
-    let mut source = KafkaSource::start(&cluster.settings("missing", &[]), Budget::new(BUDGET)).unwrap();
+    let mut source =
+        KafkaSource::start(&cluster.settings("missing", &[]), LONGEST, Budget::new(BUDGET)).unwrap();
     let error = failure(&mut source).await;
     assert!(matches!(error, SourceError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("there is no topic missing"), "{error}");

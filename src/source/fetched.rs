@@ -258,6 +258,13 @@ impl FetchedBuilder {
         self.run.tenure
     }
 
+    /// The same with room for so many bytes of records. A run that grows by itself copies what it holds each time it doubles.
+    #[must_use]
+    pub fn with_room(mut self, bytes: usize) -> Self {
+        self.run.bytes.reserve_exact(bytes);
+        self
+    }
+
     /// Copies a record behind the ones before it.
     pub fn push(&mut self, record: SourceRecord<'_>) {
         self.run.passed = None;

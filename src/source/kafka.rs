@@ -57,17 +57,18 @@ impl KafkaSource {
     /// `budget` bytes of fetched records wait outside of librdkafka's queue (one larger record
     /// passes alone).
     ///
-    /// Must be called within a tokio runtime.
+    /// Of a payload no more than `most` bytes are taken over from librdkafka: what is longer is no record, and not even a
+    /// dead letter keeps more. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`SourceError::Settings`] when librdkafka refuses a property.
-    pub fn start(settings: &KafkaSettings, budget: Budget) -> Result<Self, SourceError> {
+    pub fn start(settings: &KafkaSettings, most: usize, budget: Budget) -> Result<Self, SourceError> {
         let clients = clients(settings)?;
         let (events, event_receiver) = event_channel();
         let (command_sender, commands) = command_channel();
         let ends = Ends { events, commands };
         let runtime = tokio::runtime::Handle::current();
-        let poller = Poller::new(clients, settings.clone(), ends, budget, runtime);
+        let poller = Poller::new(clients, settings.clone(), most, ends, budget, runtime);
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())

@@ -61,6 +61,8 @@ pub(super) struct Poller {
     pub(super) asker: BaseConsumer<Context>,
     pub(super) notes: Arc<Notes>,
     pub(super) settings: KafkaSettings,
+    /// Of a payload no more bytes are packed.
+    pub(super) most: usize,
     pub(super) topics: Vec<String>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) commands: Receiver<Command>,
@@ -70,6 +72,8 @@ pub(super) struct Poller {
     pub(super) departures: Vec<Departure>,
     /// The run that is being packed.
     pub(super) run: Option<FetchedBuilder>,
+    /// The bytes of the run before it: records of a backlog come in runs of much the same size.
+    pub(super) room: usize,
     /// Room for the headers of one record.
     pub(super) packed: HeadersBuilder,
     /// Runs that wait for room in the budget, oldest first.
@@ -106,6 +110,7 @@ impl Poller {
     pub(super) fn new(
         clients: Clients,
         settings: KafkaSettings,
+        most: usize,
         ends: Ends,
         budget: Budget,
         runtime: Handle,
@@ -116,6 +121,7 @@ impl Poller {
             notes: clients.notes,
             topics: settings.topics.clone(),
             settings,
+            most,
             events: ends.events,
             commands: ends.commands,
             budget,
@@ -123,6 +129,7 @@ impl Poller {
             states: HashMap::new(),
             departures: Vec::new(),
             run: None,
+            room: 0,
             packed: HeadersBuilder::default(),
             outbox: VecDeque::new(),
             paused: false,
@@ -213,7 +220,10 @@ impl Poller {
         match self.consumer.poll(wait) {
             None => Ok(false),
             Some(Ok(message)) => {
-                if let Some(full) = pack(&mut self.states, &mut self.run, &mut self.packed, &message) {
+                let limits = Limits { room: self.room, most: self.most };
+                let full = pack(&mut self.states, &mut self.run, &mut self.packed, limits, &message);
+                if let Some(full) = full {
+                    self.room = room_behind(&full);
                     self.outbox.push_back(full.finish());
                 }
                 Ok(true)
@@ -317,7 +327,10 @@ impl Poller {
 
     /// Puts the run at hand into the outbox, if there is one.
     pub(super) fn hand_on(&mut self) {
-        self.outbox.extend(self.run.take().map(FetchedBuilder::finish));
+        if let Some(run) = self.run.take() {
+            self.room = room_behind(&run);
+            self.outbox.push_back(run.finish());
+        }
     }
 
     /// Sends runs as far as the budget has room. When it has none for a while, pauses everything,
@@ -371,12 +384,28 @@ impl Poller {
     }
 }
 
+/// How much is packed.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// What a new run begins with, in bytes.
+    room: usize,
+    /// Of a payload, in bytes.
+    most: usize,
+}
+
+/// The room that the run behind this one begins with: as much, and a little more so that it need not grow.
+fn room_behind(run: &FetchedBuilder) -> usize {
+    let room = run.bytes() + run.bytes() / 16;
+    room.min(RUN_BYTES + RUN_BYTES / 16)
+}
+
 /// Copies a message into the run, if its partition is being read. Returns a run that must go: the
 /// one at hand because it is full, or because the message is of another partition or tenure.
 fn pack(
     states: &mut HashMap<Partition, State>,
     run: &mut Option<FetchedBuilder>,
     packed: &mut HeadersBuilder,
+    limits: Limits,
     message: &BorrowedMessage<'_>,
 ) -> Option<FetchedBuilder> {
     let partition = match run {
@@ -391,19 +420,24 @@ fn pack(
     }
     *next = message.offset() + 1;
     let goes_on = run.as_ref().is_some_and(|run| *run.partition() == partition && run.tenure() == *tenure);
-    let other = if goes_on { None } else { run.replace(FetchedBuilder::new(partition, *tenure)) };
+    let other = if goes_on {
+        None
+    } else {
+        run.replace(FetchedBuilder::new(partition, *tenure).with_room(limits.room))
+    };
     packed.clear();
     if let Some(headers) = message.headers() {
         pack_headers(headers, packed);
     }
+    let omitted = message.payload().map_or(0, |payload| payload.len().saturating_sub(limits.most));
     let current = run.as_mut()?;
     current.push(SourceRecord {
         offset: message.offset(),
         timestamp: message.timestamp().to_millis(),
         key: message.key(),
-        payload: message.payload(),
+        payload: message.payload().map(|payload| &payload[..payload.len() - omitted]),
         headers: packed.headers(),
-        omitted: 0,
+        omitted,
     });
     let full = current.bytes() >= RUN_BYTES || current.len() >= RUN_RECORDS;
     if other.is_none() && full { run.take() } else { other }

@@ -85,7 +85,7 @@ async fn a_property_that_librdkafka_does_not_know_or_take_is_named_without_its_v
     for (name, value) in
         [("no.such.property", "c4nary"), ("session.timeout.ms", "c4nary"), ("sasl.mechanism", "c4nary")]
     {
-        match KafkaSource::start(&settings(&[(name, value)]), Budget::new(1 << 20)) {
+        match KafkaSource::start(&settings(&[(name, value)]), usize::MAX, Budget::new(1 << 20)) {
             Err(error @ SourceError::Settings { .. }) => {
                 let said = error.to_string();
                 assert!(said.contains(name) || name == "sasl.mechanism", "{said}");
@@ -130,7 +130,7 @@ async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     mock.create_topic("topic", 2, 1).expect("a topic");
     let mut settings = settings(&[("session.timeout.ms", "4000")]);
     settings.bootstrap_servers = vec![mock.bootstrap_servers()];
-    let mut source = KafkaSource::start(&settings, Budget::new(1 << 20)).expect("a source");
+    let mut source = KafkaSource::start(&settings, usize::MAX, Budget::new(1 << 20)).expect("a source");
     for _ in 0..2 {
         assert!(matches!(next(&mut source).await, SourceEvent::Assigned { .. }));
     }
