@@ -3,6 +3,16 @@
 use super::*;
 use crate::support::proxy::{Loss, Proxy};
 
+/// What one batch of [`records_of_all_kinds`] does, when it is applied once.
+const APPLIED_ONCE: &[(&str, i64)] = &[
+    ("dead_letters topic/4 INSERT", 1),
+    ("first a INSERT", 1),
+    ("first gone DELETE", 1),
+    ("first gone INSERT", 1),
+    ("offsets topic/0 UPDATE", 2),
+    ("second b INSERT", 1),
+];
+
 fn records_of_all_kinds() -> Vec<(i64, &'static str, Option<String>)> {
     vec![
         (1, "a", payload("one")),

@@ -92,13 +92,3 @@ async fn takes_at_the_same_time_get_tenures_of_their_own() {
     assert!(taken.iter().all(|taken| taken.next_offset == 5));
     assert_eq!(taken.iter().filter(|taken| !taken.stored).count(), 1);
 }
-
-/// What one batch of [`records_of_all_kinds`] does, when it is applied once.
-const APPLIED_ONCE: &[(&str, i64)] = &[
-    ("dead_letters topic/4 INSERT", 1),
-    ("first a INSERT", 1),
-    ("first gone DELETE", 1),
-    ("first gone INSERT", 1),
-    ("offsets topic/0 UPDATE", 2),
-    ("second b INSERT", 1),
-];
