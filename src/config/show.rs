@@ -4,7 +4,7 @@
 //! key does not say, whoever resolved it has told the [`Report`](super::problem::Report).
 //!
 //! Invariant: no secret is in here. A value that a secret was put into stands as the file has it; what is secret
-//! by its name, and every password, is [`Shown::Hidden`].
+//! by its name, and every password, is [`Shown::Hidden`], unless all of it is one secret that was put in.
 
 mod value;
 
@@ -18,10 +18,11 @@ use super::problem::{ConfigError, Origin, Resolved};
 use super::reference::{Absent, Described, KEYS, Kind};
 use super::settings::{Settings, SourceSettings, TargetSettings};
 use super::source::Build;
+use super::template::with_word;
 use super::url::PostgresUrl;
 use super::{file, read_tree};
 use crate::framework::secret::SecretStore;
-use value::{is_secret_property, json_of, quoted, yaml_of};
+use value::{is_hidden, is_secret_property, json_of, quoted, yaml_of};
 
 /// A line of the configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -218,10 +219,9 @@ impl Walk<'_> {
 
     /// A value that the file has.
     fn value(&mut self, path: &str, key: &str, entry: &Entry, is_secret: bool, depth: usize) {
-        let shown = match &entry.node.value {
-            Value::Scalar(Scalar { template: None, .. }) if is_secret => Shown::Hidden,
-            Value::Mapping(_) | Value::Sequence(_) if is_secret => Shown::Hidden,
-            _ => Shown::Value(yaml_of(&entry.node), json_of(&entry.node)),
+        let shown = match is_secret && is_hidden(&entry.node) {
+            true => Shown::Hidden,
+            false => Shown::Value(yaml_of(&entry.node), json_of(&entry.node)),
         };
         let mut secrets = Vec::new();
         secrets_in(&entry.node, &mut secrets);
@@ -291,8 +291,16 @@ fn entries(node: Option<&Node>) -> &[Entry] {
     }
 }
 
+/// Whether what the file has of a URL holds a password, or a part of one. One that is a secret and nothing else is none.
 fn holds_password(url: &Scalar) -> bool {
-    PostgresUrl::parse(&url.text).map_or(true, |url| url.password.is_some())
+    // It can be any part of a URL, even the port.
+    const WORD: &str = "65432";
+    let Some(template) = &url.template else {
+        return PostgresUrl::parse(&url.text).map_or(true, |url| url.password.is_some());
+    };
+    template.contains(WORD)
+        || PostgresUrl::parse(&with_word(template, WORD))
+            .map_or(true, |url| url.password.is_some_and(|password| password.expose() != WORD))
 }
 
 /// The names of the secrets that were put in.
