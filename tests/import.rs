@@ -234,6 +234,31 @@ async fn kill_nine_in_the_middle_of_a_file_loses_nothing_and_keeps_each_dead_let
 }
 
 #[tokio::test]
+async fn an_interrupted_write_from_the_first_line_says_that_it_goes_on_without_again() {
+    let _alone = alone().await;
+    let desk = Desk::open("batch: {max-rows: 50}").await;
+    let lines = Lines::new(&desk, "import, again", 20_000);
+    let first = desk.write(&[lines.name()]).await;
+    assert_eq!(first["complete"], true);
+    run(&desk.client, "truncate embeddings; truncate articles; delete from embedsink.dead_letters").await;
+    let mut process = desk.start(&["--again", lines.name()]);
+    process
+        .until("some lines to be written again", async |_| {
+            let position = desk.stored().await.1;
+            (50..lines.count / 2).contains(&position).then_some(())
+        })
+        .await;
+    process.signal("INT");
+    let text = process.ends_with(1).await;
+    let position = desk.stored().await.1;
+    let said = format!("lines up to {} are written; without --again it goes on behind them", position - 1);
+    assert!(text.contains(&said), "{position}: {text}");
+    let left = lines.log.iter().filter(|record| record.offset >= position).count();
+    assert_eq!(desk.write(&[lines.name()]).await["records"], left, "and so it does");
+    assert_fold_of_all(&desk.client, &MIXED, &desk.stored().await.0, &lines.log).await;
+}
+
+#[tokio::test]
 async fn standard_input_begins_at_its_start_each_time_and_leaves_no_position() {
     let desk = Desk::open("").await;
     let lines = Lines::new(&desk, "import, standard input", 500);

@@ -29,6 +29,8 @@ pub struct WriteOptions {
     #[arg(value_name = "FILE", default_value = "-")]
     input: PathBuf,
     /// Begin at the first line, also where the file was written before.
+    ///
+    /// Every run with it does. To go on after an interruption, leave it out.
     #[arg(long)]
     again: bool,
     /// Print the summary as a JSON object.
@@ -55,7 +57,7 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
             return Ok(FAILED);
         }
     };
-    let mut summary = Summary::of(&input, &settings.target);
+    let mut summary = Summary::of(&input, &settings.target, options.again);
     let (reading, shutdown_timeout) = (input.reading(), settings.shutdown_timeout);
     let mut progress = Progress::new(input.size());
     let running = Connector::import(settings, input, options.again);

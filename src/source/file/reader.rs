@@ -167,7 +167,7 @@ impl Reader {
     fn failed(&self, line: i64, error: &io::Error) -> Halt {
         Halt::Failed(SourceError::refused(
             format!("{} cannot be read at line {line}: {error}", self.input.name()),
-            "What was read before is written; the same command goes on behind it",
+            "What was read before is written; `embedsink write` goes on behind it, without --again",
         ))
     }
 }
