@@ -311,6 +311,17 @@ async fn a_changed_file_is_another_one_and_unchanged_rows_of_it_are_left_alone()
 }
 
 #[tokio::test]
+async fn another_file_of_the_same_name_length_and_time_is_not_taken_for_one_that_was_written() {
+    let desk = Desk::open("").await;
+    let row = |id: &str| json!({"id": id, "embedding": [1, 2, 3], "table_name": "articles"}).to_string();
+    for id in ["a", "b"] {
+        let path = desk.file("same.jsonl", format!("{}\n", row(id)).as_bytes());
+        assert_eq!(desk.write(&[path.to_str().unwrap()]).await["upserted"], 1, "{id}");
+    }
+    assert_eq!(desk.count("articles where id in ('a', 'b')").await, 2);
+}
+
+#[tokio::test]
 async fn lines_that_are_too_long_are_dead_letters_of_which_the_beginning_is_kept() {
     let desk = Desk::open("batch: {max-bytes: 64KiB}\nerrors: {window: 10}").await;
     let good = |id: usize| {
@@ -343,6 +354,7 @@ async fn what_cannot_be_written_ends_it_with_the_codes_of_the_contract() {
     assert!(fails(1, "/tmp").await.contains("is a folder"));
     let path = desk.file("packed.gz", b"\x1f\x8b\x08...");
     assert!(fails(1, path.to_str().unwrap()).await.contains("zcat FILE |"));
+    assert_eq!(desk.count("embedsink.offsets").await, 0, "nothing was begun");
     let path = desk.file("wrong.jsonl", "not a record\n".repeat(50).as_bytes());
     let text = fails(1, path.to_str().unwrap()).await;
     assert!(
