@@ -118,9 +118,8 @@ enum Command {
     ///
     /// They go the way of live ones: transforms, decoding, tables, dead letters, and the limits of `errors`. A file that was
     /// written in part, since the command was interrupted, goes on behind the last line that was written; one that was
-    /// changed meanwhile begins anew. Blank lines are skipped. Rows without a `timestamp` get the file's time of
-    /// modification; those from standard input the time of the start. It does not claim the metrics socket, and may run beside
-    /// the connector; but a dataset of LanceDB takes one writer at a time.
+    /// changed meanwhile begins anew. Blank lines are skipped. A row whose record has no `timestamp` has none. It does not claim
+    /// the metrics socket, and may run beside the connector; but a dataset of LanceDB takes one writer at a time.
     ///
     /// SIGINT or SIGTERM: what was taken is finished, within shutdown-timeout; a second signal ends it at once.
     ///

@@ -24,8 +24,6 @@ pub struct FileInput {
     pub(super) file: File,
     /// What the file is known again by. Standard input has none.
     identity: Option<Identity>,
-    /// The timestamp of its records, in milliseconds.
-    pub(super) timestamp: i64,
     reading: Arc<Reading>,
 }
 
@@ -85,9 +83,8 @@ impl FileInput {
             return Err(format!("is compressed ({kind}). {DECOMPRESS}"));
         }
         let identity = Identity::of(path, &file).map_err(unreadable)?;
-        let timestamp = millis(identity.modified);
         let (topic, identity) = (identity.topic(), Some(identity));
-        Ok(Self { topic, name, file, identity, timestamp, reading: Arc::default() })
+        Ok(Self { topic, name, file, identity, reading: Arc::default() })
     }
 
     /// Standard input.
@@ -100,10 +97,9 @@ impl FileInput {
     }
 
     fn nameless(file: File, name: String) -> Self {
-        let now = SystemTime::now();
-        let moment = humantime::format_rfc3339_nanos(now);
+        let moment = humantime::format_rfc3339_nanos(SystemTime::now());
         let topic = format!("stdin#{moment}-{}", std::process::id());
-        Self { topic, name, file, identity: None, timestamp: millis(now), reading: Arc::default() }
+        Self { topic, name, file, identity: None, reading: Arc::default() }
     }
 
     /// What its topic is called.
@@ -193,14 +189,6 @@ fn read_at(file: &File, buffer: &mut [u8], from: u64) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn millis(moment: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    match moment.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => whole(since),
-        Err(before) => -whole(before.duration()),
-    }
 }
 
 impl Reading {

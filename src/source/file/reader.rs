@@ -143,10 +143,11 @@ impl Reader {
         line: &[u8],
         omitted: usize,
     ) -> Result<(), Halt> {
-        let timestamp = Some(self.input.timestamp);
         let record = SourceRecord {
             offset,
-            timestamp,
+            // Nobody says when a line was made. A time of the file's would be another one with each change of the file,
+            // and every row of it would be written again.
+            timestamp: None,
             key: None,
             payload: Some(line),
             headers: Headers::default(),
@@ -158,7 +159,7 @@ impl Reader {
                 Some((key, payload)) => {
                     run.push(SourceRecord { key: key.as_deref(), payload: payload.as_deref(), ..record });
                 }
-                None => run.pass(offset, timestamp),
+                None => run.pass(offset, None),
             },
             _ => run.push(record),
         }
