@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -371,6 +372,25 @@ async fn what_cannot_be_written_ends_it_with_the_codes_of_the_contract() {
     run(&desk.client, "alter table articles drop column metadata").await;
     assert!(fails(78, path.to_str().unwrap()).await.contains("metadata"));
     assert!(desk.database.name().starts_with("embedsink"));
+}
+
+#[tokio::test]
+async fn a_named_pipe_that_nobody_writes_to_is_waited_for_and_a_signal_ends_that() {
+    let desk = Desk::open("").await;
+    let pipe = desk.connector.file("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for signal in ["INT", "TERM"] {
+        let mut process = desk.start(&[pipe.to_str().unwrap()]);
+        process.until("a handler of signals", async |process| process.catches(signal).then_some(())).await;
+        process.signal(signal);
+        let text = process.ends_within(Duration::from_secs(10), 1).await;
+        assert!(text.contains("could not be opened yet"), "{text}");
+    }
+    let process = desk.start(&["--json", pipe.to_str().unwrap()]);
+    let record = json!({"id": "piped", "embedding": [1, 2, 3], "table_name": "articles"}).to_string();
+    tokio::task::spawn_blocking(move || fs::write(&pipe, record).unwrap()).await.unwrap();
+    let summary: Value = serde_json::from_str(&process.outputs().await).unwrap();
+    assert_eq!((&summary["records"], &summary["upserted"]), (&1.into(), &1.into()), "{summary}");
 }
 
 #[tokio::test]

@@ -50,7 +50,15 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
         Ok(settings) => settings,
         Err(error) => return Ok(report_failure(&ConnectorError::from(error))),
     };
-    let input = match open(&options.input) {
+    let input = tokio::select! {
+        biased;
+        name = signals.next() => {
+            tracing::warn!(signal = name, "interrupted: {} could not be opened yet", options.input.display());
+            return Ok(FAILED);
+        }
+        input = open(&options.input) => input,
+    };
+    let input = match input {
         Ok(input) => input,
         Err(why) => {
             tracing::error!("{}: {why}", options.input.display());
@@ -93,14 +101,17 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
     Ok(end(&report, &summary, interrupted))
 }
 
-fn open(path: &Path) -> Result<FileInput, String> {
+/// Opens the input beside the runtime: a named pipe that nobody writes to is waited for, and signals are heard meanwhile.
+async fn open(path: &Path) -> Result<FileInput, String> {
     if path == Path::new("-") {
         if io::stdin().is_terminal() {
             eprintln!("reading records from the terminal, one a line; Ctrl-D ends them");
         }
         return FileInput::standard().map_err(|error| format!("standard input cannot be read: {error}"));
     }
-    FileInput::open(path)
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || FileInput::open(&path)).await;
+    opened.unwrap_or_else(|fault| Err(format!("cannot be opened: {fault}")))
 }
 
 /// Says how it ended, where that was not well, and how to go on.

@@ -335,6 +335,18 @@ impl Process {
         assert!(sent.success(), "SIG{name} could not be sent");
     }
 
+    /// Whether it has a handler for this signal, `TERM` or `INT`.
+    pub(crate) fn catches(&self, name: &str) -> bool {
+        let number = match name {
+            "INT" => 2,
+            "TERM" => 15,
+            other => panic!("the number of SIG{other} is not known here"),
+        };
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (number - 1) & 1 == 1
+    }
+
     /// Lets it write files of any length again.
     pub(crate) fn lift_limit(&self) {
         let arguments = ["--pid", &self.id().to_string(), "--fsize=unlimited"];

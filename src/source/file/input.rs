@@ -60,7 +60,7 @@ pub(crate) struct Reading {
 }
 
 impl FileInput {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`. Blocks; with a named pipe, until somebody writes to it.
     ///
     /// # Errors
     /// Why not, as words that follow its name.
