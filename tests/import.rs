@@ -13,6 +13,7 @@ use crate::support::connector::{Connector, Process};
 use crate::support::damage;
 use crate::support::model::{assert_fold, assert_fold_of_all};
 use crate::support::postgres::{Database, one, positions, run, settled};
+use crate::support::proxy::Proxy;
 use crate::support::random::Random;
 use crate::support::record::{Generator, NO_TIME, Outcome, Record, Shape};
 use crate::support::turn::alone;
@@ -391,6 +392,26 @@ async fn a_named_pipe_that_nobody_writes_to_is_waited_for_and_a_signal_ends_that
     tokio::task::spawn_blocking(move || fs::write(&pipe, record).unwrap()).await.unwrap();
     let summary: Value = serde_json::from_str(&process.outputs().await).unwrap();
     assert_eq!((&summary["records"], &summary["upserted"]), (&1.into(), &1.into()), "{summary}");
+}
+
+#[tokio::test]
+async fn a_database_that_stops_answering_does_not_keep_an_interrupted_write_beyond_the_shutdown_timeout() {
+    let mut desk = Desk::open("shutdown-timeout: 1s").await;
+    let proxy = Proxy::before(desk.database.port()).await;
+    let port = format!(":{}/", desk.database.port());
+    desk.connector.postgres = desk.connector.postgres.replace(&port, &format!(":{}/", proxy.port()));
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    desk.connector.write();
+    let path = desk.connector.path();
+    let mut process = desk.connector.run_with_input(&Desk::arguments(&path, &["-"]), reader);
+    writeln!(writer, "{}", json!({"id": "typed", "embedding": [1, 2, 3], "table_name": "articles"})).unwrap();
+    let written = async |_: &Process| (desk.count("articles").await == 1).then_some(());
+    process.until("the record to be a row", written).await;
+    proxy.set_stalled(true);
+    process.signal("INT");
+    // A connection that nobody answers takes ten seconds to be given up.
+    process.ends_within(Duration::from_secs(7), 1).await;
+    assert_eq!(desk.count("embedsink.offsets").await, 1, "its position stays, and means nothing");
 }
 
 #[tokio::test]
