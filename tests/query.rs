@@ -181,6 +181,10 @@ async fn a_vector_that_cannot_be_asked_for_is_refused_before_anything_is_connect
     let arguments = Desk::arguments(&path, &["embeddings", "--near", "-", "--limit", "1", "--json"]);
     let text = desk.connector.run_with_input(&arguments, File::open(file).unwrap()).outputs().await;
     assert!(text.starts_with("{\"id\":\"y\",\"distance\":0.0"), "{text}");
+    let file = desk.connector.file("no text");
+    fs::write(&file, b"[0, \xff, 0]").unwrap();
+    let text = desk.connector.run_with_input(&arguments, File::open(file).unwrap()).ends_with(1).await;
+    assert!(text.contains("no text in UTF-8") && text.contains("Give a JSON array"), "{text}");
 }
 
 #[tokio::test]
