@@ -1,5 +1,8 @@
 //! Arguments to exit code.
 
+// A reader that has gone away would end the process: see `command::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -154,7 +157,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = match (arguments.command, arguments.files) {
-        (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref()),
+        (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref())?,
         (Some(Command::Migrate { files }), _) => {
             runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
         }
@@ -200,7 +203,8 @@ fn start_logging(format: LogFormat) {
         }
         !target.starts_with("fluvio") || (*line.level() <= most && !target.starts_with("fluvio_smartengine"))
     });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // It would tell of a line that cannot be written with a panic, when standard error is a pipe that nobody reads.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter).with(is_for_all);
     match format {
         LogFormat::Text => {

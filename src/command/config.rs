@@ -1,11 +1,12 @@
 //! The settings in force.
 
-use std::io::{self, Write};
+use std::io;
 
 use clap::Subcommand;
 
 use super::failure::{self, Failure};
 use super::files::Files;
+use super::output;
 use super::status::plain;
 use crate::config::{self, Setting, Shown};
 use crate::error::ConnectorError;
@@ -47,9 +48,7 @@ fn show(files: &Files, json: bool) -> Result<(), Failure> {
     } else {
         yaml(&files.config.display().to_string(), &settings)
     };
-    let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    Ok(output::print(text)?)
 }
 
 fn yaml(file: &str, settings: &[Setting]) -> String {

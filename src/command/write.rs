@@ -3,13 +3,14 @@
 mod progress;
 mod summary;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::files::Files;
+use super::output;
 use super::run::{Signals, report_failure};
 use crate::config::Settings;
 use crate::error::{ConnectorError, FAILED};
@@ -94,8 +95,8 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
     };
     summary.close(&report, &reading);
     let text = if options.json { summary.json() } else { summary.text() };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+    match output::print(text) {
+        Err(error) if !output::is_gone(&error) => return Err(error),
         _ => {}
     }
     Ok(end(&report, &summary, interrupted))
@@ -105,7 +106,7 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
 async fn open(path: &Path) -> Result<FileInput, String> {
     if path == Path::new("-") {
         if io::stdin().is_terminal() {
-            eprintln!("reading records from the terminal, one a line; Ctrl-D ends them");
+            output::tell("reading records from the terminal, one a line; Ctrl-D ends them\n");
         }
         return FileInput::standard().map_err(|error| format!("standard input cannot be read: {error}"));
     }

@@ -179,31 +179,40 @@ impl Connector {
 
     /// Starts the binary with these arguments.
     pub(crate) fn run(&self, arguments: &[&str]) -> Process {
-        self.spawn(arguments, Stdio::null(), None)
+        self.spawn(arguments, Stdio::null(), None, None)
     }
 
     /// The same with this as standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl Into<Stdio>) -> Process {
-        self.spawn(arguments, input.into(), None)
+        self.spawn(arguments, input.into(), None, None)
     }
 
     /// The same on a terminal, where somebody types this line.
     pub(crate) fn run_on_terminal(&self, arguments: &[&str], line: &str) -> (Process, Terminal) {
         let OpenptyResult { master, slave } = openpty(None, None).unwrap();
         let mut terminal = File::from(master);
-        let process = self.spawn(arguments, slave.into(), None);
+        let process = self.spawn(arguments, slave.into(), None, None);
         writeln!(terminal, "{line}").unwrap();
         (process, Terminal(terminal))
     }
 
     /// The same with a standard output that nobody reads any more.
     pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        self.spawn(arguments, Stdio::null(), Some(writer.into()))
+        self.spawn(arguments, Stdio::null(), Some(closed_pipe()), None)
     }
 
-    fn spawn(&self, arguments: &[&str], stdin: Stdio, stdout: Option<Stdio>) -> Process {
+    /// The same with nobody who reads what it logs, either.
+    pub(crate) fn run_to_nobody(&self, arguments: &[&str]) -> Process {
+        self.spawn(arguments, Stdio::null(), Some(closed_pipe()), Some(closed_pipe()))
+    }
+
+    fn spawn(
+        &self,
+        arguments: &[&str],
+        stdin: Stdio,
+        stdout: Option<Stdio>,
+        stderr: Option<Stdio>,
+    ) -> Process {
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.join(format!("{number}.log"));
         let output = self.folder.join(format!("{number}.out"));
@@ -226,10 +235,11 @@ impl Connector {
             command.env("HOME", home);
         }
         command.env("FLUVIO_METRIC_CONNECTOR", self.socket.as_ref().unwrap_or(&socket));
+        let logged = File::create(&log).unwrap();
         command
             .stdin(stdin)
             .stdout(stdout.unwrap_or_else(|| File::create(&output).unwrap().into()))
-            .stderr(File::create(&log).unwrap());
+            .stderr(stderr.unwrap_or_else(|| logged.into()));
         Process { child: command.spawn().unwrap(), log, output, socket, status: None }
     }
 }
@@ -241,6 +251,13 @@ impl Drop for Connector {
             eprintln!("the folder {} was left behind", self.folder.display());
         }
     }
+}
+
+/// A pipe that nobody reads any more.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
 }
 
 /// A terminal that is there until this is dropped.
