@@ -137,6 +137,12 @@ async fn it_says_whether_the_vector_index_was_used_and_finds_as_many_as_are_aske
     let (rows, summary) = desk.json(&["embeddings", "--near-id", "row 7", "--limit", "200"]).await;
     assert_eq!((rows.len(), &summary["rows"]), (200, &200.into()), "more than an index gives by itself");
     assert!(!ids(&rows).contains(&"row 7"));
+    let (rows, summary) = desk.json(&["embeddings", "--near-id", "row 7", "--limit", "1000"]).await;
+    assert_eq!((rows.len(), &summary["index"]), (1000, &"odd \"name\\".into()), "without the row itself");
+    let few = format!("alter database {} set hnsw.ef_search = 5", desk.database.name());
+    run(&desk.client, &few).await;
+    let (rows, summary) = desk.json(&["embeddings", "--near", "[1, 0, 0]", "--limit", "30"]).await;
+    assert_eq!((rows.len(), &summary["index"]), (30, &"odd \"name\\".into()), "whatever the role has set");
     let text = desk.query(&["embeddings", "--near", "[1, 0, 0]"]).await;
     assert!(text.contains("found by the vector index odd \"name\\"), "{text}");
     // The server judges as it does for everybody, though a session of the connector prefers indexes.
