@@ -173,7 +173,11 @@ async fn a_vector_that_cannot_be_asked_for_is_refused_before_anything_is_connect
         let text = desk.fails(1, &["embeddings", "--near", vector]).await;
         assert!(text.contains(said), "{vector}: {text}");
     }
-    assert!(desk.fails(1, &["embeddings", "--near", "[1, 2, 3]", "--limit", "1001"]).await.contains("1000"));
+    assert!(
+        desk.fails(1, &["embeddings", "--near", "[1, 2, 3]", "--limit", "1001"])
+            .await
+            .contains("1000 neighbours are given at most")
+    );
     desk.fails(2, &["embeddings", "--near", "[1, 2, 3]", "--id", "x"]).await;
     desk.fails(2, &["embeddings", "--with-vector"]).await;
     desk.connector.postgres = url;

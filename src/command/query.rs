@@ -20,7 +20,7 @@ use crate::config::{Settings, TableSettings, TargetSettings, nearest};
 use crate::decode;
 use crate::error::ConnectorError;
 
-/// As many neighbours an index gives at most.
+/// As many neighbours are given at most: an HNSW index of pgvector looks at no more candidates at once.
 const MOST_NEIGHBOURS: u32 = 1000;
 
 /// What `embedsink query` is asked for.
@@ -169,8 +169,7 @@ async fn ask(options: &QueryOptions) -> Result<(), Failure> {
     };
     let is_near = options.near.is_some() || options.near_id.is_some();
     if is_near && options.limit > MOST_NEIGHBOURS {
-        let why =
-            format!("--limit is {}, and an index gives {MOST_NEIGHBOURS} neighbours at most", options.limit);
+        let why = format!("--limit is {}, and {MOST_NEIGHBOURS} neighbours are given at most", options.limit);
         return Err(Failure::Refused(why));
     }
     // What is wrong with the vector is said before anything is connected.
