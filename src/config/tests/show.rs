@@ -111,10 +111,14 @@ embedsink:
     is("embedsink.source.kafka.topics", "topics: [embeddings]", "meta.topic");
     is("embedsink.source.kafka.group-id", "group-id: docs", "meta.name");
     let servers = "bootstrap-servers: [\"${{ secrets.HOST }}:9092\", b:9093]";
-    is("embedsink.source.kafka.bootstrap-servers", servers, "line 5, secret HOST");
+    is("embedsink.source.kafka.bootstrap-servers", servers, "line 5, secret HOST from s");
     is("embedsink.source.kafka.properties.client.id", "client.id: me", "line 6");
     let password = "sasl.password: \"${{ secrets.KEY }}\"";
-    is("embedsink.source.kafka.properties.sasl.password", password, "line 6, secret KEY");
+    is("embedsink.source.kafka.properties.sasl.password", password, "line 6, secret KEY from s");
+    let variables = [("HOST", "a"), ("KEY", CANARY), ("PGUSER", "u")];
+    let from_environment = show_with(text, &SecretStore::environment(), &variables);
+    let origin = line(&from_environment, "embedsink.source.kafka.properties.sasl.password").1;
+    assert_eq!(origin, "line 6, secret KEY from the environment");
     is("embedsink.sink.postgres.url", "url: \"postgres://localhost/db\"", "line 9");
     is("embedsink.sink.postgres.host", "host: localhost", "url, line 9");
     is("embedsink.sink.postgres.port", "port: 5432", "default");
