@@ -327,6 +327,29 @@ async fn another_file_of_the_same_name_length_and_time_is_not_taken_for_one_that
 }
 
 #[tokio::test]
+async fn on_a_terminal_a_bar_shows_how_far_it_is_and_is_gone_in_the_end() {
+    let _alone = alone().await;
+    let desk = Desk::open("batch: {max-rows: 50}").await;
+    let lines = Lines::new(&desk, "import, terminal", 20_000);
+    desk.connector.write();
+    let path = desk.connector.path();
+    let (mut process, screen) =
+        desk.connector.run_before_a_terminal(&Desk::arguments(&path, &[lines.name(), "--json"]));
+    let bar = async |_: &Process| {
+        let text = screen.text();
+        (text.contains("/s, ") && text.contains(" left, ") && text.contains("records written")).then_some(())
+    };
+    process.until("the bar", bar).await;
+    let size = fs::metadata(&lines.path).unwrap().len();
+    let total = format!(" of {}", indicatif::HumanBytes(size));
+    assert!(screen.text().contains(&total), "{total}: {}", screen.text());
+    let summary: Value = serde_json::from_str(&process.outputs().await).unwrap();
+    assert_eq!(summary["complete"], true, "{summary}");
+    let is_cleared = |text: &str| text.rsplit("records written").next().unwrap().contains("\u{1b}[2K");
+    until("the line to be cleared", async || is_cleared(&screen.text()).then_some(())).await;
+}
+
+#[tokio::test]
 async fn lines_that_are_too_long_are_dead_letters_of_which_the_beginning_is_kept() {
     let desk = Desk::open("batch: {max-bytes: 64KiB}\nerrors: {window: 10}").await;
     let good = |id: usize| {

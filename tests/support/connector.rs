@@ -1,13 +1,14 @@
 //! The connector as a process of its own: the binary as it is shipped.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::pty::{OpenptyResult, openpty};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use tokio_postgres::Client;
 
 use super::kafka::Topic;
@@ -196,6 +197,14 @@ impl Connector {
         (process, Terminal(terminal))
     }
 
+    /// The same with a terminal for what it says beside its output.
+    pub(crate) fn run_before_a_terminal(&self, arguments: &[&str]) -> (Process, Screen) {
+        let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).unwrap();
+        let process = self.spawn(arguments, Stdio::null(), None, Some(slave.into()));
+        (process, Screen::of(File::from(master)))
+    }
+
     /// The same with a standard output that nobody reads any more.
     pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
         self.spawn(arguments, Stdio::null(), Some(closed_pipe()), None)
@@ -230,7 +239,7 @@ impl Connector {
             }
         };
         // Neither PG* variables nor a log level of the caller's.
-        command.env_clear().env("RUST_LOG", self.log).args(arguments);
+        command.env_clear().env("RUST_LOG", self.log).env("TERM", "xterm").args(arguments);
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
@@ -262,6 +271,29 @@ fn closed_pipe() -> Stdio {
 
 /// A terminal that is there until this is dropped.
 pub(crate) struct Terminal(#[expect(dead_code, reason = "it is only held")] File);
+
+/// What a terminal has been sent. It is read all the time: a process waits for a terminal that nobody reads.
+pub(crate) struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Screen {
+    fn of(mut terminal: File) -> Self {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&sent);
+        // It ends with an error once the process has.
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = terminal.read(&mut piece) {
+                shared.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        });
+        Self(sent)
+    }
+
+    /// All of it so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
 
 /// A running connector. It is killed when dropped.
 pub(crate) struct Process {
