@@ -158,7 +158,9 @@ fn refuse_nul(field: &str, value: Option<&str>) -> Result<(), Reject> {
     match value {
         Some(value) if value.as_bytes().contains(&0) => Err(Reject::new(
             RejectReason::NulByte,
-            format!("`{field}` holds the character U+0000, which Postgres cannot store"),
+            format!(
+                "`{field}` holds the character U+0000, which is not taken, since PostgreSQL cannot store it"
+            ),
         )),
         _ => Ok(()),
     }

@@ -133,21 +133,22 @@ pub enum ConnectorError {
     /// A write that asking again does not mend.
     #[error("writing stopped, and no position was moved: {0}")]
     Write(#[from] WriteError),
-    /// Postgres refuses a batch for its data, but none of its records alone.
+    /// The target refuses a batch for its data, but none of its records alone.
     #[error(
-        "Postgres refuses the data of a batch that covers {covers}, and no record of it alone; none of it was \
-         written and no position was moved: {error}. Look for triggers and deferred constraints on the tables"
+        "the target refuses the data of a batch that covers {covers}, and no record of it alone; none of it was \
+         written and no position was moved: {error}. In PostgreSQL, look for triggers and deferred constraints on the \
+         tables"
     )]
     RefusedBatch {
         /// The positions of the batch, as text.
         covers: String,
-        /// What Postgres said.
+        /// What it said.
         error: WriteError,
     },
     /// A bad record, with `errors.tolerance: none`.
     #[error(
         "{partition} offset {offset} cannot be used: {reject}. With errors.tolerance: none the connector stops \
-         here; data keeps such records in embedsink.dead_letters and goes on"
+         here; data keeps such records as dead letters and goes on"
     )]
     BadRecord {
         /// Where it stands.

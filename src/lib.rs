@@ -10,6 +10,9 @@
 //! in the transaction that holds the rows, and nowhere else; ARCHITECTURE.md has the promise and its
 //! reasons.
 
+// A reader that has gone away would end the process: see `command::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod source;
 
 pub mod decode;

@@ -85,6 +85,23 @@ struct StopSignal {
     deadline: OnceLock<tokio::time::Instant>,
 }
 
+impl StopSignal {
+    /// When all has to be over: as whoever asked for the stop says, or the configuration where nobody did.
+    fn by(&self, settings: &Settings) -> tokio::time::Instant {
+        let by = self.deadline.get().copied();
+        by.unwrap_or_else(|| tokio::time::Instant::now() + settings.shutdown_timeout)
+    }
+
+    /// What comes of `future`; `None` when it is asked to stop before.
+    async fn unless_asked<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.asked.cancelled() => None,
+            done = future => Some(done),
+        }
+    }
+}
+
 impl Connector {
     /// Starts the connector in the background and returns at once; [`Running::health`] tells how far
     /// it is. A database or broker that is away is waited for.
@@ -212,14 +229,17 @@ async fn live(
             let lanes = lane_count(&settings, &feed);
             let prepared = target::postgres::prepare(&settings, postgres, lanes, again, &monitor);
             let ended = Box::pin(life.lead(feed, prepared)).await;
-            forgotten(passing.as_deref(), |topic| target::postgres::forget(&settings, postgres, topic)).await;
+            let by = stop.by(&settings);
+            forgotten(passing.as_deref(), by, |topic| target::postgres::forget(&settings, postgres, topic))
+                .await;
             ended
         }
         #[cfg(feature = "lancedb")]
         TargetSettings::Lance(lance) => {
             let prepared = target::lancedb::prepare(&settings, lance, again, &stop.asked, &monitor);
             let ended = Box::pin(life.lead(feed, prepared)).await;
-            forgotten(passing.as_deref(), |topic| target::lancedb::forget(&settings, lance, topic)).await;
+            let by = stop.by(&settings);
+            forgotten(passing.as_deref(), by, |topic| target::lancedb::forget(&settings, lance, topic)).await;
             ended
         }
         // The configuration refuses it before.
@@ -235,15 +255,20 @@ async fn live(
     Ending { drained, error: ended.err(), ran_for: born.elapsed() }
 }
 
-/// Forgets the position of an input that nobody can take for another's; it would only be in the way.
+/// Forgets the position of an input that nobody can take for another's; it would only be in the way. Nobody waits for that
+/// beyond the deadline of the stop.
 async fn forgotten<'t, F: Future<Output = Result<(), ConnectorError>>>(
     topic: Option<&'t str>,
+    by: tokio::time::Instant,
     forget: impl FnOnce(&'t str) -> F,
 ) {
-    if let Some(topic) = topic
-        && let Err(error) = forget(topic).await
-    {
-        tracing::debug!(%error, "the position of an input that is over stays behind");
+    let Some(topic) = topic else { return };
+    match tokio::time::timeout_at(by, forget(topic)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the position of an input that is over stays behind"),
+        Err(_) => {
+            tracing::debug!("the position of an input that is over stays behind: there was no time left");
+        }
     }
 }
 
@@ -263,12 +288,8 @@ impl Life<'_> {
         feed: Feed,
         preparing: impl Future<Output = Result<Ready<W>, ConnectorError>>,
     ) -> (bool, Result<(), ConnectorError>) {
-        let ready = tokio::select! {
-            biased;
-            // Asked to stop before anything was taken.
-            () = self.stop.asked.cancelled() => return (true, Ok(())),
-            ready = preparing => ready,
-        };
+        // Asked to stop before anything was taken.
+        let Some(ready) = self.stop.unless_asked(preparing).await else { return (true, Ok(())) };
         let ready = match ready {
             Ok(ready) => ready,
             Err(error) => return (true, Err(error)),
@@ -276,7 +297,8 @@ impl Life<'_> {
         let (settings, budget, start) = (self.settings, self.budget.clone(), self.settings.source.start());
         match (feed, &settings.source) {
             (Feed::File { input, .. }, _) => {
-                let source = import::source(input, settings, budget, &self.stop.asked).await;
+                let opening = import::source(input, settings, budget, &self.stop.asked);
+                let Some(source) = self.stop.unless_asked(opening).await else { return (true, Ok(())) };
                 self.flow(source, StartAt::Beginning, ready).await
             }
             (Feed::Configured, SourceSettings::Kafka(kafka)) => {
@@ -307,7 +329,12 @@ impl Life<'_> {
             Err(error) => return (true, Err(error.into())),
         };
         self.monitor.enter(Phase::Starting, "waiting for partitions");
-        let letters = match self.letter_topic().await {
+        let Some(letters) = self.stop.unless_asked(self.letter_topic()).await else {
+            let left = self.stop.by(self.settings).saturating_duration_since(tokio::time::Instant::now());
+            source.close(left).await;
+            return (true, Ok(()));
+        };
+        let letters = match letters {
             Ok(letters) => letters,
             Err(error) => return (true, Err(error)),
         };
@@ -328,8 +355,7 @@ impl Life<'_> {
         let ended = pipeline.run(&self.stop.asked).await;
         let reason = if ended.is_ok() { "asked to stop" } else { "stopping after an error" };
         self.monitor.enter(Phase::Draining, reason);
-        let by = self.stop.deadline.get().copied();
-        let by = by.unwrap_or_else(|| tokio::time::Instant::now() + self.settings.shutdown_timeout);
+        let by = self.stop.by(self.settings);
         let indexes = async {
             if let Some(indexes) = indexes {
                 indexes.stop(by).await;

@@ -1,5 +1,8 @@
 //! Arguments to exit code.
 
+// A reader that has gone away would end the process: see `command::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -118,9 +121,8 @@ enum Command {
     ///
     /// They go the way of live ones: transforms, decoding, tables, dead letters, and the limits of `errors`. A file that was
     /// written in part, since the command was interrupted, goes on behind the last line that was written; one that was
-    /// changed meanwhile begins anew. Blank lines are skipped. Rows without a `timestamp` get the file's time of
-    /// modification; those from standard input the time of the start. It does not claim the metrics socket, and may run beside
-    /// the connector; but a dataset of LanceDB takes one writer at a time.
+    /// changed meanwhile begins anew. Blank lines are skipped. A row whose record has no `timestamp` has none. It does not claim
+    /// the metrics socket, and may run beside the connector; but a dataset of LanceDB takes one writer at a time.
     ///
     /// SIGINT or SIGTERM: what was taken is finished, within shutdown-timeout; a second signal ends it at once.
     ///
@@ -155,7 +157,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = match (arguments.command, arguments.files) {
-        (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref()),
+        (Some(Command::Check { files }), _) => command::check(&files.config, files.secrets.as_deref())?,
         (Some(Command::Migrate { files }), _) => {
             runtime.block_on(command::migrate(&files.config, files.secrets.as_deref()))
         }
@@ -201,7 +203,8 @@ fn start_logging(format: LogFormat) {
         }
         !target.starts_with("fluvio") || (*line.level() <= most && !target.starts_with("fluvio_smartengine"))
     });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // It would tell of a line that cannot be written with a panic, when standard error is a pipe that nobody reads.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter).with(is_for_all);
     match format {
         LogFormat::Text => {

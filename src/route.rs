@@ -91,10 +91,7 @@ impl Router {
         if embedding.id.len() > MAX_KEY_BYTES {
             return Err(Reject::new(
                 RejectReason::IdTooLong,
-                format!(
-                    "the id has {} bytes; Postgres can index keys of up to {MAX_KEY_BYTES}",
-                    embedding.id.len()
-                ),
+                format!("the id has {} bytes; a key has {MAX_KEY_BYTES} at most", embedding.id.len()),
             ));
         }
         if let Some(chars) = longer_than(&embedding.id, table.max_id_chars) {

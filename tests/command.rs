@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::connector::Connector;
+use crate::support::connector::{Connector, Process};
 use crate::support::kafka::{Topic, TopicProducer};
 use crate::support::model::{assert_fold, assert_fold_of_all};
 use crate::support::postgres::{self, Database, one, positions};
@@ -68,6 +68,46 @@ async fn check_says_what_is_configured_and_opens_no_connection() {
     let text = connector.run(&["check", "--config", &connector.path()]).outputs().await;
     assert!(text.contains("is valid") && text.contains("embeddings(3)"), "{text}");
     assert!(listener.accept().is_err(), "nobody has connected");
+}
+
+#[tokio::test]
+async fn no_command_minds_that_nobody_reads_what_it_prints_and_logs() {
+    let (connector, database, topic) = plain().await;
+    connector.migrate().await;
+    let path = connector.path();
+    let records = connector.file("records.jsonl");
+    fs::write(&records, "{\"id\": \"a\", \"embedding\": [1, 2, 3]}\nno record\n").unwrap();
+    let records = records.to_str().unwrap();
+    for command in [
+        &["write", records][..],
+        &["check"],
+        &["config", "show"],
+        &["migrate"],
+        &["offsets", "show"],
+        &["query", "embeddings"],
+        &["query", "embeddings", "--json"],
+        &["dlq", "list", "--limit", "1"],
+        &["dlq", "list", "--json"],
+        &["dlq", "show", "1"],
+        &["dlq", "replay", "--dry-run"],
+        &["dlq", "purge", "--yes"],
+    ] {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--config", &path]).collect();
+        connector.run_to_closed_pipe(&arguments).ends_with(0).await;
+        connector.run_to_nobody(&arguments).ends_with(0).await;
+    }
+    connector.run_to_nobody(&["check", "--config", "/nowhere"]).ends_with(78).await;
+    connector.run_to_nobody(&["query", "nothing", "--config", &path]).ends_with(1).await;
+
+    // Nor does the connector itself, and it drains.
+    let producer = TopicProducer::new(&topic);
+    producer.send(0, 0, None, Some(br#"{"id": "b", "embedding": [1, 2, 3]}"#));
+    producer.finish();
+    let client = database.connect().await;
+    let mut process = connector.run_to_nobody(&["--config", &path]);
+    let written = async |_: &Process| (positions(&client, topic.name()).await == [(0, 1)]).then_some(());
+    process.until("the record to be written", written).await;
+    process.stop().await;
 }
 
 #[tokio::test]

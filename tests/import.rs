@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -12,8 +13,9 @@ use crate::support::connector::{Connector, Process};
 use crate::support::damage;
 use crate::support::model::{assert_fold, assert_fold_of_all};
 use crate::support::postgres::{Database, one, positions, run, settled};
+use crate::support::proxy::Proxy;
 use crate::support::random::Random;
-use crate::support::record::{Generator, Outcome, Record, Shape};
+use crate::support::record::{Generator, NO_TIME, Outcome, Record, Shape};
 use crate::support::turn::alone;
 use crate::support::wait::until;
 
@@ -118,7 +120,7 @@ impl Lines {
             let id = Value::from(draft.row.id.as_str()).to_string();
             draft.set("id", id);
             if !draft.fields.iter().any(|(name, _)| *name == "timestamp") {
-                draft.row.timestamp = MODIFIED * 1000;
+                draft.row.timestamp = NO_TIME;
             }
             let (payload, outcome) = if generator.random.chance(MIXED.damaged) {
                 let damage = damage::pick(&mut generator.random);
@@ -144,7 +146,7 @@ impl Lines {
             if log.len() + 1 < records {
                 file.write_all(generator.random.pick(&[&b"\n"[..], b"\r\n"])).unwrap();
             }
-            let (offset, timestamp) = (count, MODIFIED);
+            let (offset, timestamp) = (count, NO_TIME);
             log.push(Record { partition: 0, offset, timestamp, key: None, payload: Some(payload), outcome });
         }
         file.into_inner().unwrap();
@@ -234,6 +236,31 @@ async fn kill_nine_in_the_middle_of_a_file_loses_nothing_and_keeps_each_dead_let
 }
 
 #[tokio::test]
+async fn an_interrupted_write_from_the_first_line_says_that_it_goes_on_without_again() {
+    let _alone = alone().await;
+    let desk = Desk::open("batch: {max-rows: 50}").await;
+    let lines = Lines::new(&desk, "import, again", 20_000);
+    let first = desk.write(&[lines.name()]).await;
+    assert_eq!(first["complete"], true);
+    run(&desk.client, "truncate embeddings; truncate articles; delete from embedsink.dead_letters").await;
+    let mut process = desk.start(&["--again", lines.name()]);
+    process
+        .until("some lines to be written again", async |_| {
+            let position = desk.stored().await.1;
+            (50..lines.count / 2).contains(&position).then_some(())
+        })
+        .await;
+    process.signal("INT");
+    let text = process.ends_with(1).await;
+    let position = desk.stored().await.1;
+    let said = format!("lines up to {} are written; without --again it goes on behind them", position - 1);
+    assert!(text.contains(&said), "{position}: {text}");
+    let left = lines.log.iter().filter(|record| record.offset >= position).count();
+    assert_eq!(desk.write(&[lines.name()]).await["records"], left, "and so it does");
+    assert_fold_of_all(&desk.client, &MIXED, &desk.stored().await.0, &lines.log).await;
+}
+
+#[tokio::test]
 async fn standard_input_begins_at_its_start_each_time_and_leaves_no_position() {
     let desk = Desk::open("").await;
     let lines = Lines::new(&desk, "import, standard input", 500);
@@ -257,9 +284,7 @@ async fn standard_input_begins_at_its_start_each_time_and_leaves_no_position() {
     writeln!(writer, "{typed}").unwrap();
     process
         .until("the typed record to be a row", async |_| {
-            (desk.count("articles where id = 'typed' and \"timestamp\" > now() - interval '1 hour'").await
-                > 0)
-            .then_some(())
+            (desk.count("articles where id = 'typed' and \"timestamp\" is null").await > 0).then_some(())
         })
         .await;
     process.signal("INT");
@@ -275,14 +300,53 @@ async fn a_changed_file_is_another_one_and_unchanged_rows_of_it_are_left_alone()
     let path = desk.file("a.jsonl", format!("{}\n{}\n", row("a"), row("b")).as_bytes());
     let name = path.to_str().unwrap();
     assert_eq!(desk.write(&[name]).await["upserted"], 2);
-    fs::write(&path, format!("{}\n{}\n{}\n", row("a"), row("b"), row("c"))).unwrap();
-    age(&path);
+    // As somebody appends to it: it is younger then.
+    File::options()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(format!("{}\n", row("c")).as_bytes())
+        .unwrap();
     let summary = desk.write(&[name]).await;
     assert_eq!(
         (&summary["records"], &summary["upserted"], &summary["unchanged"]),
         (&3.into(), &1.into(), &2.into())
     );
     assert_eq!(desk.count("embedsink.offsets").await, 2);
+}
+
+#[tokio::test]
+async fn another_file_of_the_same_name_length_and_time_is_not_taken_for_one_that_was_written() {
+    let desk = Desk::open("").await;
+    let row = |id: &str| json!({"id": id, "embedding": [1, 2, 3], "table_name": "articles"}).to_string();
+    for id in ["a", "b"] {
+        let path = desk.file("same.jsonl", format!("{}\n", row(id)).as_bytes());
+        assert_eq!(desk.write(&[path.to_str().unwrap()]).await["upserted"], 1, "{id}");
+    }
+    assert_eq!(desk.count("articles where id in ('a', 'b')").await, 2);
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_bar_shows_how_far_it_is_and_is_gone_in_the_end() {
+    let _alone = alone().await;
+    let desk = Desk::open("batch: {max-rows: 50}").await;
+    let lines = Lines::new(&desk, "import, terminal", 20_000);
+    desk.connector.write();
+    let path = desk.connector.path();
+    let (mut process, screen) =
+        desk.connector.run_before_a_terminal(&Desk::arguments(&path, &[lines.name(), "--json"]));
+    let bar = async |_: &Process| {
+        let text = screen.text();
+        (text.contains("/s, ") && text.contains(" left, ") && text.contains("records written")).then_some(())
+    };
+    process.until("the bar", bar).await;
+    let size = fs::metadata(&lines.path).unwrap().len();
+    let total = format!(" of {}", indicatif::HumanBytes(size));
+    assert!(screen.text().contains(&total), "{total}: {}", screen.text());
+    let summary: Value = serde_json::from_str(&process.outputs().await).unwrap();
+    assert_eq!(summary["complete"], true, "{summary}");
+    let is_cleared = |text: &str| text.rsplit("records written").next().unwrap().contains("\u{1b}[2K");
+    until("the line to be cleared", async || is_cleared(&screen.text()).then_some(())).await;
 }
 
 #[tokio::test]
@@ -318,6 +382,7 @@ async fn what_cannot_be_written_ends_it_with_the_codes_of_the_contract() {
     assert!(fails(1, "/tmp").await.contains("is a folder"));
     let path = desk.file("packed.gz", b"\x1f\x8b\x08...");
     assert!(fails(1, path.to_str().unwrap()).await.contains("zcat FILE |"));
+    assert_eq!(desk.count("embedsink.offsets").await, 0, "nothing was begun");
     let path = desk.file("wrong.jsonl", "not a record\n".repeat(50).as_bytes());
     let text = fails(1, path.to_str().unwrap()).await;
     assert!(
@@ -331,6 +396,45 @@ async fn what_cannot_be_written_ends_it_with_the_codes_of_the_contract() {
     run(&desk.client, "alter table articles drop column metadata").await;
     assert!(fails(78, path.to_str().unwrap()).await.contains("metadata"));
     assert!(desk.database.name().starts_with("embedsink"));
+}
+
+#[tokio::test]
+async fn a_named_pipe_that_nobody_writes_to_is_waited_for_and_a_signal_ends_that() {
+    let desk = Desk::open("").await;
+    let pipe = desk.connector.file("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for signal in ["INT", "TERM"] {
+        let mut process = desk.start(&[pipe.to_str().unwrap()]);
+        process.until("a handler of signals", async |process| process.catches(signal).then_some(())).await;
+        process.signal(signal);
+        let text = process.ends_within(Duration::from_secs(10), 1).await;
+        assert!(text.contains("could not be opened yet"), "{text}");
+    }
+    let process = desk.start(&["--json", pipe.to_str().unwrap()]);
+    let record = json!({"id": "piped", "embedding": [1, 2, 3], "table_name": "articles"}).to_string();
+    tokio::task::spawn_blocking(move || fs::write(&pipe, record).unwrap()).await.unwrap();
+    let summary: Value = serde_json::from_str(&process.outputs().await).unwrap();
+    assert_eq!((&summary["records"], &summary["upserted"]), (&1.into(), &1.into()), "{summary}");
+}
+
+#[tokio::test]
+async fn a_database_that_stops_answering_does_not_keep_an_interrupted_write_beyond_the_shutdown_timeout() {
+    let mut desk = Desk::open("shutdown-timeout: 1s").await;
+    let proxy = Proxy::before(desk.database.port()).await;
+    let port = format!(":{}/", desk.database.port());
+    desk.connector.postgres = desk.connector.postgres.replace(&port, &format!(":{}/", proxy.port()));
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    desk.connector.write();
+    let path = desk.connector.path();
+    let mut process = desk.connector.run_with_input(&Desk::arguments(&path, &["-"]), reader);
+    writeln!(writer, "{}", json!({"id": "typed", "embedding": [1, 2, 3], "table_name": "articles"})).unwrap();
+    let written = async |_: &Process| (desk.count("articles").await == 1).then_some(());
+    process.until("the record to be a row", written).await;
+    proxy.set_stalled(true);
+    process.signal("INT");
+    // A connection that nobody answers takes ten seconds to be given up.
+    process.ends_within(Duration::from_secs(7), 1).await;
+    assert_eq!(desk.count("embedsink.offsets").await, 1, "its position stays, and means nothing");
 }
 
 #[tokio::test]

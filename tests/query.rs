@@ -137,6 +137,12 @@ async fn it_says_whether_the_vector_index_was_used_and_finds_as_many_as_are_aske
     let (rows, summary) = desk.json(&["embeddings", "--near-id", "row 7", "--limit", "200"]).await;
     assert_eq!((rows.len(), &summary["rows"]), (200, &200.into()), "more than an index gives by itself");
     assert!(!ids(&rows).contains(&"row 7"));
+    let (rows, summary) = desk.json(&["embeddings", "--near-id", "row 7", "--limit", "1000"]).await;
+    assert_eq!((rows.len(), &summary["index"]), (1000, &"odd \"name\\".into()), "without the row itself");
+    let few = format!("alter database {} set hnsw.ef_search = 5", desk.database.name());
+    run(&desk.client, &few).await;
+    let (rows, summary) = desk.json(&["embeddings", "--near", "[1, 0, 0]", "--limit", "30"]).await;
+    assert_eq!((rows.len(), &summary["index"]), (30, &"odd \"name\\".into()), "whatever the role has set");
     let text = desk.query(&["embeddings", "--near", "[1, 0, 0]"]).await;
     assert!(text.contains("found by the vector index odd \"name\\"), "{text}");
     // The server judges as it does for everybody, though a session of the connector prefers indexes.
@@ -167,7 +173,11 @@ async fn a_vector_that_cannot_be_asked_for_is_refused_before_anything_is_connect
         let text = desk.fails(1, &["embeddings", "--near", vector]).await;
         assert!(text.contains(said), "{vector}: {text}");
     }
-    assert!(desk.fails(1, &["embeddings", "--near", "[1, 2, 3]", "--limit", "1001"]).await.contains("1000"));
+    assert!(
+        desk.fails(1, &["embeddings", "--near", "[1, 2, 3]", "--limit", "1001"])
+            .await
+            .contains("1000 neighbours are given at most")
+    );
     desk.fails(2, &["embeddings", "--near", "[1, 2, 3]", "--id", "x"]).await;
     desk.fails(2, &["embeddings", "--with-vector"]).await;
     desk.connector.postgres = url;
@@ -181,6 +191,10 @@ async fn a_vector_that_cannot_be_asked_for_is_refused_before_anything_is_connect
     let arguments = Desk::arguments(&path, &["embeddings", "--near", "-", "--limit", "1", "--json"]);
     let text = desk.connector.run_with_input(&arguments, File::open(file).unwrap()).outputs().await;
     assert!(text.starts_with("{\"id\":\"y\",\"distance\":0.0"), "{text}");
+    let file = desk.connector.file("no text");
+    fs::write(&file, b"[0, \xff, 0]").unwrap();
+    let text = desk.connector.run_with_input(&arguments, File::open(file).unwrap()).ends_with(1).await;
+    assert!(text.contains("no text in UTF-8") && text.contains("Give a JSON array"), "{text}");
 }
 
 #[tokio::test]

@@ -54,6 +54,14 @@ async fn the_settings_in_force_are_a_configuration_again_and_hold_no_secret() {
     let json = connector.run(&["config", "show", "--json", "--config", &path]).outputs().await;
     let rows = objects(&json).into_iter().find(|object| object["key"] == "embedsink.batch.max-rows").unwrap();
     assert_eq!((&rows["value"], &rows["from"]), (&500.into(), &"file".into()));
+    let beside = |name: &str| objects(&json).into_iter().find(|object| object["key"] == name).unwrap();
+    assert_eq!(
+        (&beside("RUST_LOG")["value"], &beside("RUST_LOG")["from"]),
+        (&"info".into(), &"environment".into())
+    );
+    assert!(text.contains("# RUST_LOG: info  "), "{text}");
+    let socket = beside("FLUVIO_METRIC_CONNECTOR");
+    assert!(socket["value"].as_str().unwrap().ends_with(".sock"), "{socket}");
     fs::write(&path, "meta: {name: docs}").unwrap();
     let process = connector.run(&["config", "show", "--config", &path]);
     assert!(process.ends_with(78).await.contains("embedsink"));

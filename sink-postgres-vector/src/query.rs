@@ -16,8 +16,7 @@ use crate::{
     table::VectorTable,
 };
 
-/// As many neighbours an HNSW index gives by itself (`hnsw.ef_search`), and as many at most.
-const USUAL_CANDIDATES: u32 = 40;
+/// As many candidates an HNSW index looks at in one pass at most (`hnsw.ef_search`).
 const MOST_CANDIDATES: u32 = 1000;
 
 /// A question to a table.
@@ -99,8 +98,8 @@ struct KnownIndex {
 
 impl VectorTable {
     /// Asks for rows, in a transaction that is rolled back. The server plans as it does for everybody, and it is asked
-    /// how it would: [`Answer::index`] is what its plan for this very statement names. An HNSW index gives at most 1000
-    /// neighbours; for more than 40 it is told to look at as many candidates.
+    /// how it would: [`Answer::index`] is what its plan for this very statement names. An HNSW index is told to look at as
+    /// many candidates as rows are asked for, 1000 at most; and from pgvector 0.8 on, to go on where that was not enough.
     ///
     /// Cancel-safe as [`Connection::begin`] is: dropping the future makes the connection unusable.
     pub async fn ask(&self, connection: &mut Connection, query: &Query<'_>) -> Result<Answer, Error> {
@@ -114,7 +113,7 @@ impl VectorTable {
         let transaction = connection.begin().await?;
         let answer = async {
             let client = transaction.client();
-            client.batch_execute(&settings(query)).await?;
+            client.batch_execute(&self.settings(query)).await?;
             let plan = plan(client, &sql, &parameters).await?;
             let begun = Instant::now();
             let rows = client.query_typed(&sql, &parameters).await?;
@@ -168,6 +167,27 @@ t.source::text, t.metadata::text, {vector}"#
         }
     }
 
+    /// A session of ours prefers keys to reading from end to end, which is not how others would be served.
+    fn settings(&self, query: &Query<'_>) -> String {
+        let mut settings = "set local enable_seqscan to default".to_owned();
+        if !matches!(query.wanted, Wanted::Near { .. }) {
+            return settings;
+        }
+        // One is left out, perhaps. What the role has is not lowered: it would find less than others do.
+        let candidates = query.limit.saturating_add(1).min(MOST_CANDIDATES);
+        // The extension's library knows its settings only once it is loaded, which a value of its type does. Rows that were
+        // deleted, and the one that is left out, are candidates too; only `strict_order` makes up for them, in order.
+        settings.push_str(&format!(
+            "; select '[0]'::{}.vector; \
+             select pg_catalog.set_config(name, greatest(setting::int, {candidates})::text, true) \
+             from pg_catalog.pg_settings where name = 'hnsw.ef_search'; \
+             select pg_catalog.set_config(name, 'strict_order', true) \
+             from pg_catalog.pg_settings where name = 'hnsw.iterative_scan' and setting = 'off'",
+            self.extension()
+        ));
+        settings
+    }
+
     fn parameters<'p>(
         &self,
         query: &'p Query<'_>,
@@ -200,17 +220,6 @@ impl<'a> Query<'a> {
             Wanted::All | Wanted::Id(_) => &[],
         }
     }
-}
-
-/// A session of ours prefers keys to reading from end to end, which is not how others would be served.
-fn settings(query: &Query<'_>) -> String {
-    let mut settings = "set local enable_seqscan to default".to_owned();
-    // One is left out, perhaps.
-    let candidates = query.limit.saturating_add(1).min(MOST_CANDIDATES);
-    if matches!(query.wanted, Wanted::Near { .. }) && candidates > USUAL_CANDIDATES {
-        settings.push_str(&format!("; set local hnsw.ef_search = {candidates}"));
-    }
-    settings
 }
 
 /// The names of the indexes in the server's plan, as it writes them.

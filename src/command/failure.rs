@@ -4,6 +4,7 @@ use std::io;
 
 use sink_postgres_vector::Error;
 
+use super::output;
 use super::run::report_failure;
 use crate::error::{ConnectorError, FAILED};
 
@@ -34,7 +35,7 @@ pub(super) fn report(done: Result<(), Failure>) -> io::Result<u8> {
     match done {
         Ok(()) => Ok(0),
         Err(Failure::Connector(error)) => Ok(report_failure(&error)),
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        Err(Failure::Output(error)) if output::is_gone(&error) => Ok(0),
         Err(Failure::Output(error)) => Err(error),
         Err(Failure::Refused(why)) => {
             tracing::error!("{why}");

@@ -5,6 +5,7 @@ mod dlq;
 mod failure;
 mod files;
 mod offsets;
+mod output;
 mod query;
 mod run;
 mod status;

@@ -1,6 +1,6 @@
 //! Stored positions: where the connector goes on.
 
-use std::io::{self, Write};
+use std::io;
 
 use clap::Subcommand;
 use comfy_table::{CellAlignment, Table, presets};
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::dlq::time;
 use super::failure::{self, Failure};
 use super::files::Files;
+use super::output;
 use super::status::plain;
 use super::store::Store;
 use crate::config::{Settings, TargetSettings};
@@ -77,9 +78,7 @@ async fn show(files: &Files, all: bool, json: bool) -> Result<(), Failure> {
     } else {
         table(&stored, all)
     };
-    let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    Ok(output::print(text)?)
 }
 
 fn table(stored: &[Stored], all: bool) -> String {

@@ -20,7 +20,7 @@ use crate::config::{Settings, TableSettings, TargetSettings, nearest};
 use crate::decode;
 use crate::error::ConnectorError;
 
-/// As many neighbours an index gives at most.
+/// As many neighbours are given at most: an HNSW index of pgvector looks at no more candidates at once.
 const MOST_NEIGHBOURS: u32 = 1000;
 
 /// What `embedsink query` is asked for.
@@ -169,8 +169,7 @@ async fn ask(options: &QueryOptions) -> Result<(), Failure> {
     };
     let is_near = options.near.is_some() || options.near_id.is_some();
     if is_near && options.limit > MOST_NEIGHBOURS {
-        let why =
-            format!("--limit is {}, and an index gives {MOST_NEIGHBOURS} neighbours at most", options.limit);
+        let why = format!("--limit is {}, and {MOST_NEIGHBOURS} neighbours are given at most", options.limit);
         return Err(Failure::Refused(why));
     }
     // What is wrong with the vector is said before anything is connected.
@@ -230,19 +229,27 @@ fn no_such_row(table: &str, id: &str) -> Failure {
 
 /// The vector that is given, or stands on standard input.
 fn read_vector(text: &str, dimensions: u16) -> Result<Vec<f32>, Failure> {
-    let mut typed = String::new();
-    let text = match text {
+    match text {
         "-" => {
-            io::stdin().lock().read_to_string(&mut typed)?;
-            &typed
+            let mut typed = Vec::new();
+            io::stdin().lock().read_to_end(&mut typed).map_err(|error| {
+                Failure::Refused(format!("the vector cannot be read from standard input: {error}"))
+            })?;
+            parse_vector(&typed, dimensions)
         }
-        text => text,
-    };
-    let mut vector = Vec::new();
-    decode::vector(text, &mut vector).map_err(|reject| {
-        let why = reject.message.replace("`embedding`", "--near");
+        text => parse_vector(text.as_bytes(), dimensions),
+    }
+}
+
+fn parse_vector(bytes: &[u8], dimensions: u16) -> Result<Vec<f32>, Failure> {
+    let unusable = |why: &str| {
         Failure::Refused(format!("the vector cannot be used: {why}. Give a JSON array, such as '[0.1, 0.2]'"))
-    })?;
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| unusable("what was given for --near is no text in UTF-8, and so no JSON"))?;
+    let mut vector = Vec::new();
+    decode::vector(text, &mut vector)
+        .map_err(|reject| unusable(&reject.message.replace("`embedding`", "--near")))?;
     if vector.len() != usize::from(dimensions) {
         let why =
             format!("--near has {} numbers, and the vectors of the table have {dimensions}", vector.len());
@@ -257,6 +264,12 @@ mod tests {
 
     fn refused(text: &str) -> String {
         read_vector(text, 2).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn a_vector_that_is_no_text_is_refused_with_what_to_give() {
+        let why = parse_vector(b"\xff\xfe[1, 2]", 2).unwrap_err().to_string();
+        assert!(why.contains("--near is no text in UTF-8") && why.contains("Give a JSON array"), "{why}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 use sink_postgres_vector::VectorTable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::failure::{self, Failure};
+use super::output;
 use crate::config::{PostgresSettings, Settings, SourceSettings, TargetSettings};
 use crate::error::{ConnectorError, FAILED};
 use crate::framework::monitoring;
@@ -52,15 +54,18 @@ pub async fn run(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
 /// Checks the configuration file, and says what it describes. Returns the exit code.
 ///
 /// What it says does not depend on the log filter: it is the command's result.
-pub fn check(config: &Path, secrets: Option<&Path>) -> u8 {
-    match load(config, secrets) {
-        Ok(settings) => {
-            println!("{} is valid; no connection was opened", config.display());
-            println!("connector {}: {}", settings.connector, summary(&settings));
-            0
-        }
-        Err(error) => report_failure(&error),
-    }
+///
+/// # Errors
+/// When standard output cannot be written. A reader that has gone away is no error.
+pub fn check(config: &Path, secrets: Option<&Path>) -> io::Result<u8> {
+    let checked = load(config, secrets).map_err(Failure::from).and_then(|settings| {
+        let (name, what) = (config.display(), summary(&settings));
+        let connector = &settings.connector;
+        Ok(output::print(format!(
+            "{name} is valid; no connection was opened\nconnector {connector}: {what}\n"
+        ))?)
+    });
+    failure::report(checked)
 }
 
 /// Migrates the database and checks the tables, whatever `migrate` says. Returns the exit code.
@@ -186,7 +191,7 @@ pub(super) fn report_failure(error: &ConnectorError) -> u8 {
         text.push_str(&remedy);
     }
     if matches!(error, ConnectorError::Config(_)) {
-        eprintln!("{text}");
+        output::tell(&format!("{text}\n"));
     } else {
         for line in text.lines() {
             tracing::error!("{line}");

@@ -3,7 +3,7 @@
 mod prometheus;
 mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output;
 use super::run::report_failure;
 use crate::config::Settings;
 use crate::error::ConnectorError;
@@ -142,10 +143,9 @@ async fn look(path: &Path, name: Option<&str>, options: &StatusOptions) -> io::R
         Err(_) => NOT_RUNNING,
     };
     if let Err(why) = &answer {
-        eprintln!("{}: {why}", path.display());
+        output::tell(&format!("{}: {why}\n", path.display()));
     }
-    let mut out = io::stdout().lock();
-    let is_terminal = out.is_terminal();
+    let is_terminal = io::stdout().is_terminal();
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match (&answer, options.form) {
         (Ok(answer), Form::Table) => {
@@ -156,20 +156,14 @@ async fn look(path: &Path, name: Option<&str>, options: &StatusOptions) -> io::R
         (Err(_), Form::Prometheus) => prometheus::render_absence(name)?.into_bytes(),
         (Err(_), _) => Vec::new(),
     };
-    let printed = (|| {
-        if options.watch.is_some() && is_terminal {
-            // Home, and clear from there on.
-            out.write_all(b"\x1b[H\x1b[J")?;
-        }
-        out.write_all(&text)?;
-        if options.watch.is_some() && !is_terminal && options.form == Form::Table && !text.is_empty() {
-            out.write_all(b"\n")?;
-        }
-        out.flush()
-    })();
-    match printed {
+    let is_watched = options.watch.is_some();
+    // Home, and clear from there on.
+    let before: &[u8] = if is_watched && is_terminal { b"\x1b[H\x1b[J" } else { b"" };
+    let is_apart = is_watched && !is_terminal && options.form == Form::Table && !text.is_empty();
+    let behind: &[u8] = if is_apart { b"\n" } else { b"" };
+    match output::print([before, &text, behind].concat()) {
         Ok(()) => Ok((code, true)),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok((code, false)),
+        Err(error) if output::is_gone(&error) => Ok((code, false)),
         Err(error) => Err(error),
     }
 }

@@ -3,13 +3,14 @@
 mod progress;
 mod summary;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::files::Files;
+use super::output;
 use super::run::{Signals, report_failure};
 use crate::config::Settings;
 use crate::error::{ConnectorError, FAILED};
@@ -29,6 +30,8 @@ pub struct WriteOptions {
     #[arg(value_name = "FILE", default_value = "-")]
     input: PathBuf,
     /// Begin at the first line, also where the file was written before.
+    ///
+    /// Every run with it does. To go on after an interruption, leave it out.
     #[arg(long)]
     again: bool,
     /// Print the summary as a JSON object.
@@ -48,14 +51,22 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
         Ok(settings) => settings,
         Err(error) => return Ok(report_failure(&ConnectorError::from(error))),
     };
-    let input = match open(&options.input) {
+    let input = tokio::select! {
+        biased;
+        name = signals.next() => {
+            tracing::warn!(signal = name, "interrupted: {} could not be opened yet", options.input.display());
+            return Ok(FAILED);
+        }
+        input = open(&options.input) => input,
+    };
+    let input = match input {
         Ok(input) => input,
         Err(why) => {
             tracing::error!("{}: {why}", options.input.display());
             return Ok(FAILED);
         }
     };
-    let mut summary = Summary::of(&input, &settings.target);
+    let mut summary = Summary::of(&input, &settings.target, options.again);
     let (reading, shutdown_timeout) = (input.reading(), settings.shutdown_timeout);
     let mut progress = Progress::new(input.size());
     let running = Connector::import(settings, input, options.again);
@@ -84,21 +95,24 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
     };
     summary.close(&report, &reading);
     let text = if options.json { summary.json() } else { summary.text() };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+    match output::print(text) {
+        Err(error) if !output::is_gone(&error) => return Err(error),
         _ => {}
     }
     Ok(end(&report, &summary, interrupted))
 }
 
-fn open(path: &Path) -> Result<FileInput, String> {
+/// Opens the input beside the runtime: a named pipe that nobody writes to is waited for, and signals are heard meanwhile.
+async fn open(path: &Path) -> Result<FileInput, String> {
     if path == Path::new("-") {
         if io::stdin().is_terminal() {
-            eprintln!("reading records from the terminal, one a line; Ctrl-D ends them");
+            output::tell("reading records from the terminal, one a line; Ctrl-D ends them\n");
         }
         return FileInput::standard().map_err(|error| format!("standard input cannot be read: {error}"));
     }
-    FileInput::open(path)
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || FileInput::open(&path)).await;
+    opened.unwrap_or_else(|fault| Err(format!("cannot be opened: {fault}")))
 }
 
 /// Says how it ended, where that was not well, and how to go on.

@@ -144,7 +144,7 @@ fn read_reporting(offset: &Section<'_>, report: &mut Report) -> Option<Option<Du
         Some(field) if matches!(&field.node.value, Value::Scalar(scalar) if scalar.text == "auto") => {
             let what = "with `auto`, Fluvio commits a record's offset when it hands the record out, before it is \
                         written: a crash would lose it";
-            let fix = "write `manual`, or `none`; positions are stored in PostgreSQL, together with the rows";
+            let fix = "write `manual`, or `none`; positions are stored together with the rows";
             field.complain(report, what, fix);
             return None;
         }

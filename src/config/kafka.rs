@@ -35,7 +35,7 @@ const OWNED: &[(&str, &str, &str)] = &[
     ("offset.store.sync.interval.ms", POSITIONS, REMOVE),
     ("enable.partition.eof", "the connector sets it: it does not use the end of a partition", REMOVE),
 ];
-const POSITIONS: &str = "the connector sets it: positions are stored in PostgreSQL, together with the rows";
+const POSITIONS: &str = "the connector sets it: positions are stored together with the rows";
 const REMOVE: &str = "remove it";
 const LISTED: &str = "librdkafka's CONFIGURATION.md lists those that it has";
 const DESCRIBED: &str = "librdkafka's CONFIGURATION.md says which it takes";

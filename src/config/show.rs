@@ -4,7 +4,7 @@
 //! key does not say, whoever resolved it has told the [`Report`](super::problem::Report).
 //!
 //! Invariant: no secret is in here. A value that a secret was put into stands as the file has it; what is secret
-//! by its name, and every password, is [`Shown::Hidden`].
+//! by its name, and every password, is [`Shown::Hidden`], unless all of it is one secret that was put in.
 
 mod value;
 
@@ -18,10 +18,11 @@ use super::problem::{ConfigError, Origin, Resolved};
 use super::reference::{Absent, Described, KEYS, Kind};
 use super::settings::{Settings, SourceSettings, TargetSettings};
 use super::source::Build;
+use super::template::with_word;
 use super::url::PostgresUrl;
 use super::{file, read_tree};
 use crate::framework::secret::SecretStore;
-use value::{is_secret_property, json_of, quoted, yaml_of};
+use value::{is_hidden, is_secret_property, json_of, quoted, yaml_of};
 
 /// A line of the configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +55,10 @@ pub enum Shown {
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Whence {
-    /// A line of the file, and the secrets that were put in there.
-    File(u32, Vec<String>),
+    /// A line of the file.
+    File(u32),
+    /// The same, the secrets that were put in there, and the file that they come from, unless it is the environment.
+    Secrets(u32, Vec<String>, Option<String>),
     Elsewhere(Origin),
 }
 
@@ -79,7 +82,7 @@ pub(super) fn show_text(
     build: Build,
 ) -> Result<Vec<Setting>, ConfigError> {
     let (root, settings, resolved) = read_tree(file_name, text, secrets, environment, build)?;
-    let mut walk = Walk { settings: &settings, resolved: &resolved, lines: Vec::new() };
+    let mut walk = Walk { settings: &settings, resolved: &resolved, secrets, lines: Vec::new() };
     walk.group("", "", Some(&root), 0);
     Ok(walk.lines)
 }
@@ -101,8 +104,11 @@ impl Setting {
     /// Where the value comes from, in words. Nothing for a heading.
     pub fn origin(&self) -> Option<String> {
         Some(match self.whence.as_ref()? {
-            Whence::File(line, secrets) if secrets.is_empty() => format!("line {line}"),
-            Whence::File(line, secrets) => format!("line {line}, secret {}", secrets.join(", ")),
+            Whence::File(line) => format!("line {line}"),
+            Whence::Secrets(line, names, file) => {
+                let place = file.as_deref().unwrap_or("the environment");
+                format!("line {line}, secret {} from {place}", names.join(", "))
+            }
             Whence::Elsewhere(Origin::Default) => "default".to_owned(),
             Whence::Elsewhere(Origin::Environment(name)) => format!("environment {name}"),
             Whence::Elsewhere(Origin::Url(at)) => format!("url, line {}", at.line),
@@ -119,16 +125,26 @@ impl Setting {
             Shown::Hidden => (Json::Null, true),
         };
         let (from, line, name) = match self.whence.as_ref()? {
-            Whence::File(line, secrets) if secrets.is_empty() => ("file", Some(*line), None),
-            Whence::File(line, secrets) => ("secret", Some(*line), Some(secrets.join(", "))),
+            Whence::File(line) => ("file", Some(*line), None),
+            Whence::Secrets(line, names, _) => ("secret", Some(*line), Some(names.join(", "))),
             Whence::Elsewhere(Origin::Default) => ("default", None, None),
             Whence::Elsewhere(Origin::Environment(name)) => ("environment", None, Some((*name).to_owned())),
             Whence::Elsewhere(Origin::Url(at)) => ("url", Some(at.line), None),
             Whence::Elsewhere(Origin::Key(key)) => ("key", None, Some((*key).to_owned())),
         };
-        Some(
-            json!({"key": self.path, "value": value, "hidden": hidden, "from": from, "line": line, "name": name}),
-        )
+        let secrets_file = match self.whence.as_ref()? {
+            Whence::Secrets(_, _, file) => file.as_deref(),
+            Whence::File(_) | Whence::Elsewhere(_) => None,
+        };
+        Some(json!({
+            "key": self.path,
+            "value": value,
+            "hidden": hidden,
+            "from": from,
+            "line": line,
+            "name": name,
+            "secrets_file": secrets_file,
+        }))
     }
 }
 
@@ -136,6 +152,7 @@ impl Setting {
 struct Walk<'a> {
     settings: &'a Settings,
     resolved: &'a [Resolved],
+    secrets: &'a SecretStore,
     lines: Vec<Setting>,
 }
 
@@ -218,14 +235,14 @@ impl Walk<'_> {
 
     /// A value that the file has.
     fn value(&mut self, path: &str, key: &str, entry: &Entry, is_secret: bool, depth: usize) {
-        let shown = match &entry.node.value {
-            Value::Scalar(Scalar { template: None, .. }) if is_secret => Shown::Hidden,
-            Value::Mapping(_) | Value::Sequence(_) if is_secret => Shown::Hidden,
-            _ => Shown::Value(yaml_of(&entry.node), json_of(&entry.node)),
+        let shown = match is_secret && is_hidden(&entry.node) {
+            true => Shown::Hidden,
+            false => Shown::Value(yaml_of(&entry.node), json_of(&entry.node)),
         };
-        let mut secrets = Vec::new();
-        secrets_in(&entry.node, &mut secrets);
-        let whence = Whence::File(entry.key_at.line, secrets);
+        let mut names = Vec::new();
+        secrets_in(&entry.node, &mut names);
+        let (line, file) = (entry.key_at.line, self.secrets.file().map(str::to_owned));
+        let whence = if names.is_empty() { Whence::File(line) } else { Whence::Secrets(line, names, file) };
         self.push(path, &quoted(key), shown, Some(whence), depth);
     }
 
@@ -291,8 +308,16 @@ fn entries(node: Option<&Node>) -> &[Entry] {
     }
 }
 
+/// Whether what the file has of a URL holds a password, or a part of one. One that is a secret and nothing else is none.
 fn holds_password(url: &Scalar) -> bool {
-    PostgresUrl::parse(&url.text).map_or(true, |url| url.password.is_some())
+    // It can be any part of a URL, even the port.
+    const WORD: &str = "65432";
+    let Some(template) = &url.template else {
+        return PostgresUrl::parse(&url.text).map_or(true, |url| url.password.is_some());
+    };
+    template.contains(WORD)
+        || PostgresUrl::parse(&with_word(template, WORD))
+            .map_or(true, |url| url.password.is_some_and(|password| password.expose() != WORD))
 }
 
 /// The names of the secrets that were put in.

@@ -47,7 +47,8 @@ pub(super) fn choose<'a>(embedsink: &Section<'a>, build: Build, report: &mut Rep
             open(lancedb, "embedsink.sink.lancedb", report).map_or(ChosenSink::Unclear, ChosenSink::Lance)
         }
         (postgres, None) => {
-            let fix = "add the block with at least `url`";
+            let fix =
+                "add the block with at least `url`; or `lancedb` with `uri`, for a dataset without a server";
             let postgres = postgres.or_else(|| sink.require("postgres", fix, report));
             postgres
                 .and_then(|field| open(field, "embedsink.sink.postgres", report))

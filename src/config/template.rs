@@ -90,6 +90,27 @@ impl Secrets<'_> {
     }
 }
 
+/// Whether a template is one `${{ secrets.NAME }}`, and so says nothing of the value itself.
+pub(super) fn is_one_secret(template: &str) -> bool {
+    let inside = template.trim().strip_prefix(OPEN).and_then(|rest| rest.strip_suffix(CLOSE));
+    inside.is_some_and(|inside| !inside.contains(CLOSE))
+}
+
+/// A template with `word` in place of every `${{ secrets.NAME }}`.
+pub(super) fn with_word(template: &str, word: &str) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, tail)) =
+        rest.split_once(OPEN).and_then(|(before, after)| Some((before, after.split_once(CLOSE)?.1)))
+    {
+        text.push_str(before);
+        text.push_str(word);
+        rest = tail;
+    }
+    text.push_str(rest);
+    text
+}
+
 /// `NAME`, when the value is `{secret: {name: NAME}}`.
 fn map_form(value: &Value) -> Option<&str> {
     let inner = only_entry(value, "secret")?;

@@ -22,7 +22,9 @@ pub(super) fn check(json: &str) -> Result<&str, Reject> {
         return Err(bad("`metadata` is not a JSON object"));
     }
     if bytes.len() > MAX_BYTES {
-        return Err(bad("`metadata` is larger than Postgres can hold in one jsonb value"));
+        return Err(bad(
+            "`metadata` is larger than the jsonb of PostgreSQL may be, which is the limit for every target",
+        ));
     }
     let mut depth = 0;
     let mut at = 0;
@@ -60,7 +62,7 @@ fn string(bytes: &[u8], mut at: usize) -> Result<usize, Reject> {
                     Some(0) => {
                         return Err(Reject::new(
                             RejectReason::NulByte,
-                            "`metadata` holds the character U+0000, which Postgres cannot store",
+                            "`metadata` holds the character U+0000, which is not taken, since PostgreSQL cannot store it",
                         ));
                     }
                     Some(0xD800..=0xDBFF) if !high_surrogate => high_surrogate = true,
@@ -101,7 +103,9 @@ fn number(bytes: &[u8], start: usize) -> Result<usize, Reject> {
         at += 1;
     }
     if digits.saturating_add(exponent) > MAX_NUMBER {
-        return Err(bad("`metadata` holds a number with more digits than Postgres can hold"));
+        return Err(bad(
+            "`metadata` holds a number with more digits than PostgreSQL can hold, which is the limit for every target",
+        ));
     }
     Ok(at)
 }
@@ -111,5 +115,5 @@ fn bad(message: &'static str) -> Reject {
 }
 
 fn lone_surrogate() -> Reject {
-    bad("`metadata` holds half of a UTF-16 surrogate pair, which Postgres cannot store")
+    bad("`metadata` holds half of a UTF-16 surrogate pair, which is no text")
 }

@@ -192,6 +192,21 @@ fn every_fault_has_its_reason() {
 }
 
 #[test]
+fn what_is_not_taken_for_the_sake_of_one_target_is_said_to_be_so() {
+    for payload in [
+        &br#"{"id": "a\u0000", "embedding": [1]}"#[..],
+        br#"{"id": "a", "embedding": [1], "metadata": {"a": "\u0000"}}"#,
+    ] {
+        let reject = decode(&record(payload), &mut Vec::new()).unwrap_err();
+        assert!(
+            reject.message.contains("is not taken, since PostgreSQL cannot store it"),
+            "{}",
+            reject.message
+        );
+    }
+}
+
+#[test]
 fn escapes_mean_what_json_says() {
     let (embedding, _) =
         row(r#"{"id": "\u00e9\ud83d\ude00\/\\\"\b\f\n\r\t", "\u0074ext": "\uFFFF", "embedding": [1]}"#);

@@ -103,6 +103,14 @@ impl SecretStore {
         report.finish(file, Some(Self(source)))
     }
 
+    /// The file that values come from; without one it is the environment.
+    pub(crate) fn file(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Environment => None,
+            Source::File { name, .. } => Some(name),
+        }
+    }
+
     /// The value of `name`, and where it was looked for when there is none.
     pub(crate) fn get(
         &self,

@@ -1,8 +1,9 @@
 //! Records from a file or from standard input, one a line.
 //!
 //! It is one partition, in which a record's offset is the number of its line, from 1. The topic's name holds what a
-//! file is known again by: its path, size and time of modification. So an import that was interrupted goes on, and a
-//! file that was changed is another one. Standard input cannot be known again, and has another name each time.
+//! file is known again by: its path, size, time of modification, and what stands at its beginning and its end. So an
+//! import that was interrupted goes on, and a file that was changed is another one. Standard input cannot be known again,
+//! and has another name each time.
 //!
 //! The end of the input is a position too, right behind the last line: what it is stored for was written completely.
 //!

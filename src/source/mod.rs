@@ -139,6 +139,9 @@ impl HandOver {
     }
 }
 
+/// Where positions are stored. A source does not know the target.
+const STORED: &str = "embedsink.offsets (with LanceDB, in its table embedsink_offsets)";
+
 /// Why a source cannot go on. Passing faults (a broker that is away) are not errors: the source
 /// waits them out by itself.
 #[derive(Debug, thiserror::Error)]
@@ -162,9 +165,10 @@ pub enum SourceError {
     /// The position to read from is outside of what the broker holds.
     #[error(
         "{partition}: the next record to write has offset {wanted}, but the broker holds {earliest} to {end}. \
-         {cause} To go on from what is there, set this partition's row in embedsink.offsets to an offset in \
+         {cause} To go on from what is there, set this partition's row in {stored} to an offset in \
          that range (next_offset = {earliest} takes all of it), or delete the row to begin anew as \
-         the configured start says"
+         the configured start says",
+        stored = STORED
     )]
     OutOfRange {
         /// Which partition.
@@ -182,8 +186,9 @@ pub enum SourceError {
     #[error(
         "{partition}: the record at offset {offset} is not the one that was written from there: the topic was \
          deleted and created again. Nothing was written. To read the new topic from its beginning, delete this \
-         topic's rows in embedsink.offsets; to go on behind the stored offset all the same, set last_offset to null \
-         there"
+         topic's rows in {stored}; to go on behind the stored offset all the same, set last_offset to null \
+         there",
+        stored = STORED
     )]
     Recreated {
         /// Which partition.
@@ -238,4 +243,22 @@ pub trait Source: Send + 'static {
 
     /// Leaves the group and closes, within `deadline`. What had been fetched is dropped.
     fn close(self, deadline: Duration) -> impl Future<Output = ()> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_to_change_a_stored_position_is_told_where_it_is_with_each_target() {
+        let partition = Partition::new("t", 0);
+        let retained = Retained { earliest: 5, end: 9 };
+        for error in [
+            SourceError::out_of_range(partition.clone(), 3, retained),
+            SourceError::Recreated { partition, offset: 3 },
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("embedsink.offsets") && text.contains("embedsink_offsets"), "{text}");
+        }
+    }
 }

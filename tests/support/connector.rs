@@ -1,13 +1,14 @@
 //! The connector as a process of its own: the binary as it is shipped.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::pty::{OpenptyResult, openpty};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use tokio_postgres::Client;
 
 use super::kafka::Topic;
@@ -179,31 +180,48 @@ impl Connector {
 
     /// Starts the binary with these arguments.
     pub(crate) fn run(&self, arguments: &[&str]) -> Process {
-        self.spawn(arguments, Stdio::null(), None)
+        self.spawn(arguments, Stdio::null(), None, None)
     }
 
     /// The same with this as standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: impl Into<Stdio>) -> Process {
-        self.spawn(arguments, input.into(), None)
+        self.spawn(arguments, input.into(), None, None)
     }
 
     /// The same on a terminal, where somebody types this line.
     pub(crate) fn run_on_terminal(&self, arguments: &[&str], line: &str) -> (Process, Terminal) {
         let OpenptyResult { master, slave } = openpty(None, None).unwrap();
         let mut terminal = File::from(master);
-        let process = self.spawn(arguments, slave.into(), None);
+        let process = self.spawn(arguments, slave.into(), None, None);
         writeln!(terminal, "{line}").unwrap();
         (process, Terminal(terminal))
     }
 
-    /// The same with a standard output that nobody reads any more.
-    pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        self.spawn(arguments, Stdio::null(), Some(writer.into()))
+    /// The same with a terminal for what it says beside its output.
+    pub(crate) fn run_before_a_terminal(&self, arguments: &[&str]) -> (Process, Screen) {
+        let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).unwrap();
+        let process = self.spawn(arguments, Stdio::null(), None, Some(slave.into()));
+        (process, Screen::of(File::from(master)))
     }
 
-    fn spawn(&self, arguments: &[&str], stdin: Stdio, stdout: Option<Stdio>) -> Process {
+    /// The same with a standard output that nobody reads any more.
+    pub(crate) fn run_to_closed_pipe(&self, arguments: &[&str]) -> Process {
+        self.spawn(arguments, Stdio::null(), Some(closed_pipe()), None)
+    }
+
+    /// The same with nobody who reads what it logs, either.
+    pub(crate) fn run_to_nobody(&self, arguments: &[&str]) -> Process {
+        self.spawn(arguments, Stdio::null(), Some(closed_pipe()), Some(closed_pipe()))
+    }
+
+    fn spawn(
+        &self,
+        arguments: &[&str],
+        stdin: Stdio,
+        stdout: Option<Stdio>,
+        stderr: Option<Stdio>,
+    ) -> Process {
         let number = self.starts.fetch_add(1, Ordering::Relaxed);
         let log = self.folder.join(format!("{number}.log"));
         let output = self.folder.join(format!("{number}.out"));
@@ -221,15 +239,16 @@ impl Connector {
             }
         };
         // Neither PG* variables nor a log level of the caller's.
-        command.env_clear().env("RUST_LOG", self.log).args(arguments);
+        command.env_clear().env("RUST_LOG", self.log).env("TERM", "xterm").args(arguments);
         if let Some(home) = &self.home {
             command.env("HOME", home);
         }
         command.env("FLUVIO_METRIC_CONNECTOR", self.socket.as_ref().unwrap_or(&socket));
+        let logged = File::create(&log).unwrap();
         command
             .stdin(stdin)
             .stdout(stdout.unwrap_or_else(|| File::create(&output).unwrap().into()))
-            .stderr(File::create(&log).unwrap());
+            .stderr(stderr.unwrap_or_else(|| logged.into()));
         Process { child: command.spawn().unwrap(), log, output, socket, status: None }
     }
 }
@@ -243,8 +262,38 @@ impl Drop for Connector {
     }
 }
 
+/// A pipe that nobody reads any more.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
 /// A terminal that is there until this is dropped.
 pub(crate) struct Terminal(#[expect(dead_code, reason = "it is only held")] File);
+
+/// What a terminal has been sent. It is read all the time: a process waits for a terminal that nobody reads.
+pub(crate) struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Screen {
+    fn of(mut terminal: File) -> Self {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&sent);
+        // It ends with an error once the process has.
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = terminal.read(&mut piece) {
+                shared.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        });
+        Self(sent)
+    }
+
+    /// All of it so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
 
 /// A running connector. It is killed when dropped.
 pub(crate) struct Process {
@@ -333,6 +382,18 @@ impl Process {
         let sent =
             Command::new("sh").args(["-c", &format!("kill -s {name} {}", self.id())]).status().unwrap();
         assert!(sent.success(), "SIG{name} could not be sent");
+    }
+
+    /// Whether it has a handler for this signal, `TERM` or `INT`.
+    pub(crate) fn catches(&self, name: &str) -> bool {
+        let number = match name {
+            "INT" => 2,
+            "TERM" => 15,
+            other => panic!("the number of SIG{other} is not known here"),
+        };
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (number - 1) & 1 == 1
     }
 
     /// Lets it write files of any length again.

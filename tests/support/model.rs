@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use super::record::{Outcome, Record, Row, Shape};
+use super::record::{NO_TIME, Outcome, Record, Row, Shape};
 
 /// Where a dead letter comes from.
 type Position = (i32, i64);
@@ -105,6 +105,7 @@ fn read(shape: &Shape, record: &Record) -> Row {
     let table_name = text("table_name");
     let is_named = |(name, _): &(&str, usize)| table_name.as_deref().is_none_or(|wanted| wanted == *name);
     let timestamp = match json.get("timestamp") {
+        None | Some(Value::Null) if record.timestamp == NO_TIME => NO_TIME,
         None | Some(Value::Null) => record.timestamp * 1000,
         Some(Value::String(text)) => text.parse::<jiff::Timestamp>().unwrap().as_microsecond(),
         Some(number) => match number.as_i64() {
@@ -143,7 +144,7 @@ fn judge(record: &Record, letter: Option<&DeadLetter>) -> Option<String> {
     }
     let is_whole = letter.key == record.key
         && letter.payload == record.payload
-        && letter.timestamp == Some(record.timestamp);
+        && letter.timestamp.unwrap_or(NO_TIME) == record.timestamp;
     (!is_whole).then(|| format!("is not the record as it was: {}", shown(record)))
 }
 
@@ -185,7 +186,7 @@ async fn stored_rows(client: &Client, table: usize, name: &str) -> BTreeMap<Stri
             id: id.clone(),
             text: row.get(1),
             embedding: row.get(2),
-            timestamp: row.get(3),
+            timestamp: row.get::<_, Option<i64>>(3).unwrap_or(NO_TIME),
             source: row.get(4),
             metadata,
         };

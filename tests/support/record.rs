@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use super::damage;
 use super::random::Random;
 
+/// In place of a timestamp: there is none.
+pub(crate) const NO_TIME: i64 = i64::MIN;
+
 /// A record of the topic, and its outcome.
 pub(crate) struct Record {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch, or [`NO_TIME`].
     pub(crate) timestamp: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) payload: Option<Vec<u8>>,
@@ -36,7 +39,7 @@ pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) text: Option<String>,
     pub(crate) embedding: Vec<f32>,
-    /// Microseconds since the Unix epoch.
+    /// Microseconds since the Unix epoch, or [`NO_TIME`].
     pub(crate) timestamp: i64,
     pub(crate) source: Option<String>,
     pub(crate) metadata: Value,

@@ -1,12 +1,12 @@
 //! Dead letters in a table, or one a line.
 
-use std::io::{self, Write};
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::{Failure, Store, letters};
+use crate::command::output;
 use crate::command::status::plain;
 use crate::write::letters::{Letter, Range, Selection};
 
@@ -25,38 +25,33 @@ pub(super) async fn list(
     let mut table = Table::new();
     let header = ["id", "position", "table", "reason", "sqlstate", "tries", "first seen", "message"];
     table.load_style(presets::NOTHING).set_header(header);
-    let mut output = io::stdout().lock();
     let mut told = 0;
     while told < limit {
         let page = range.page(&store.connection, PAGE.min(limit - told)).await?;
         let Some(last) = page.last() else { break };
         range.after = last.id;
         told += page.len() as i64;
-        for letter in &page {
-            if json {
-                writeln!(output, "{}", object(letter))?;
-            } else {
-                table.add_row(row(letter));
-            }
+        if json {
+            output::print(page.iter().map(|letter| format!("{}\n", object(letter))).collect::<String>())?;
+        } else {
+            table.add_rows(page.iter().map(row));
         }
     }
-    if json {
-        output.flush()?;
-    } else if told > 0 {
+    if !json && told > 0 {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        for line in table.lines() {
-            writeln!(output, "{}", line.trim_end())?;
-        }
-    } else {
-        writeln!(output, "no dead letters")?;
+        output::print(table.lines().map(|line| format!("{}\n", line.trim_end())).collect::<String>())?;
+    } else if !json {
+        output::print("no dead letters\n")?;
     }
     let more = extent.count - told;
     if more > 0 {
         let told = letters(told);
         // Beside the list, which a program may be reading.
-        eprintln!("{told} shown, {more} more; --limit N shows more, the filters of --help fewer");
+        output::tell(&format!(
+            "{told} shown, {more} more; --limit N shows more, the filters of --help fewer\n"
+        ));
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Dead letters, deleted for good.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
 use super::{Failure, Store, letters};
+use crate::command::output;
 use crate::write::letters::{Range, Selection};
 
 /// How many go in one transaction.
@@ -17,9 +18,8 @@ pub(super) async fn purge(
     dry_run: bool,
 ) -> Result<(), Failure> {
     let extent = Range::all(selection).extent(&store.connection).await?;
-    let mut output = io::stdout();
     if dry_run {
-        return Ok(writeln!(output, "would delete {}; nothing was deleted", letters(extent.count))?);
+        return Ok(output::print(format!("would delete {}; nothing was deleted\n", letters(extent.count)))?);
     }
     if !yes && extent.count > 0 {
         agree(extent.count, is_everything)?;
@@ -35,7 +35,7 @@ pub(super) async fn purge(
         deleted += purged.count;
     }
     store.connection.close().await;
-    Ok(writeln!(output, "deleted {}", letters(deleted))?)
+    Ok(output::print(format!("deleted {}\n", letters(deleted)))?)
 }
 
 /// Lets a person say that so many letters may go.
@@ -53,8 +53,7 @@ fn agree(count: i64, is_everything: bool) -> Result<(), Failure> {
         );
         return Err(Failure::Refused(why));
     }
-    eprint!("{} will be deleted for good. To go on, type their number: ", letters(count));
-    io::stderr().flush()?;
+    output::tell(&format!("{} will be deleted for good. To go on, type their number: ", letters(count)));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().parse::<i64>() {

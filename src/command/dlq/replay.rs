@@ -7,7 +7,6 @@ mod progress;
 mod summary;
 
 use std::cmp::Reverse;
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use sink_postgres_vector::{Class, Connection, Error, Transaction, VectorTable};
 use super::{Failure, Store};
 use crate::attempt::pauses;
 use crate::batch::{Batch, Place};
+use crate::command::output;
 use crate::error::ConnectorError;
 use crate::intake::Intake;
 use crate::reject::{Reject, RejectReason};
@@ -79,7 +79,7 @@ pub(super) async fn replay(store: Store, selection: &Selection, dry_run: bool) -
     }
     progress.finish();
     connection.close().await;
-    Ok(io::stdout().write_all(summary.text().as_bytes())?)
+    Ok(output::print(summary.text())?)
 }
 
 /// Waits before a transaction is tried again that failed for a reason that passes.

@@ -1,13 +1,12 @@
 //! One dead letter, whole.
 
-use std::io::{self, Write};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::list::time;
 use super::{Failure, Store};
+use crate::command::output;
 use crate::command::status::plain;
 use crate::write::letters::{self, Contents, Letter};
 
@@ -20,13 +19,12 @@ pub(super) async fn show(store: &Store, id: i64, payload: bool) -> Result<(), Fa
             store.connector()
         )));
     };
-    let mut output = io::stdout().lock();
-    if payload {
-        output.write_all(contents.payload.as_deref().unwrap_or_default())?;
+    let shown = if payload {
+        contents.payload.unwrap_or_default()
     } else {
-        output.write_all(describe(&letter, &contents).as_bytes())?;
-    }
-    Ok(output.flush()?)
+        describe(&letter, &contents).into_bytes()
+    };
+    Ok(output::print(shown)?)
 }
 
 fn describe(letter: &Letter, contents: &Contents) -> String {

@@ -1,12 +1,13 @@
 //! Rows in a table for people, or whole as JSON.
 
-use std::io::{self, Write};
+use std::io;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use super::{Answer, Found, QueryOptions};
 use crate::command::failure::Failure;
+use crate::command::output;
 use crate::command::status::plain;
 
 /// How many characters of a text stand in a table.
@@ -14,20 +15,17 @@ const WIDE: usize = 60;
 const NARROW: usize = 40;
 
 pub(super) fn print(options: &QueryOptions, answer: &Answer) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
     if options.json {
         for row in &answer.rows {
-            serde_json::to_writer(&mut output, row).map_err(io::Error::from)?;
-            output.write_all(b"\n")?;
+            let row = serde_json::to_string(row).map_err(io::Error::from)?;
+            output::print(row + "\n")?;
         }
-        writeln!(output, "{}", summary(options, answer))?;
-    } else {
-        for line in table(answer).lines() {
-            writeln!(output, "{}", line.trim_end())?;
-        }
-        writeln!(output, "{}", words(answer))?;
+        return Ok(output::print(format!("{}\n", summary(options, answer)))?);
     }
-    Ok(output.flush()?)
+    let mut text: String = table(answer).lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    text.push_str(&words(answer));
+    text.push('\n');
+    Ok(output::print(text)?)
 }
 
 fn summary(options: &QueryOptions, answer: &Answer) -> serde_json::Value {

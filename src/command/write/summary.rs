@@ -17,6 +17,8 @@ pub(super) struct Summary {
     name: String,
     topic: String,
     is_standard: bool,
+    /// It was to begin at the first line, whatever is stored.
+    again: bool,
     /// Where dead letters are, otherwise in LanceDB.
     is_in_postgres: bool,
     records: u64,
@@ -32,10 +34,10 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Of this input, of which nothing is written yet.
-    pub(super) fn of(input: &FileInput, target: &TargetSettings) -> Self {
+    pub(super) fn of(input: &FileInput, target: &TargetSettings, again: bool) -> Self {
         let (name, topic) = (plain(input.name()), input.topic().to_owned());
         let is_in_postgres = target.postgres().is_some();
-        Self { name, topic, is_standard: input.is_standard(), is_in_postgres, ..Self::default() }
+        Self { name, topic, is_standard: input.is_standard(), again, is_in_postgres, ..Self::default() }
     }
 
     /// Nothing more comes.
@@ -60,6 +62,10 @@ impl Summary {
     /// How to write what is left.
     pub(super) fn how_to_go_on(&self) -> String {
         match (self.is_standard, self.next) {
+            // The same command would begin anew.
+            (false, Some(next)) if self.again => {
+                format!("lines up to {} are written; without --again it goes on behind them", next - 1)
+            }
             (false, Some(next)) => {
                 format!("lines up to {} are written; the same command goes on behind them", next - 1)
             }

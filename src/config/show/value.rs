@@ -4,17 +4,42 @@ use serde_json::Value as Json;
 
 use super::super::field::is_secret_key;
 use super::super::node::{self, Entry, Node, Scalar, Value};
+use super::super::template::is_one_secret;
 
-/// Whether a property or a parameter, whose name is the user's, may hold a secret. What holds an `@` may be a URL with
-/// a password in it.
+/// Whether a property or a parameter, whose name is the user's, may hold a secret.
 pub(super) fn is_secret_property(entry: &Entry) -> bool {
     let is_path = entry.key.ends_with(".location");
-    let holds_at = matches!(&entry.node.value, Value::Scalar(scalar) if scalar.text.contains('@'));
-    (is_secret_key(&entry.key) && !is_path) || entry.key == "sasl.oauthbearer.config" || holds_at
+    (is_secret_key(&entry.key) && !is_path)
+        || entry.key == "sasl.oauthbearer.config"
+        || holds_address(&entry.node)
 }
 
-/// The value on one line. What is secret by its key stands there as `hidden`, which only the parameters of a
-/// transform can hold.
+/// Whether nothing of a value may be shown that may hold a secret. Where a secret was put in, what stands around it may
+/// be the rest of a password; only one secret and nothing else says nothing.
+pub(super) fn is_hidden(node: &Node) -> bool {
+    match &node.value {
+        Value::Scalar(Scalar { template: Some(template), .. }) => !is_one_secret(template),
+        Value::Scalar(_) | Value::Mapping(_) | Value::Sequence(_) => true,
+        Value::Null | Value::Unresolved => false,
+    }
+}
+
+/// What holds an `@` may be a URL with a password in it.
+fn holds_address(node: &Node) -> bool {
+    let Value::Scalar(Scalar { text, template, .. }) = &node.value else { return false };
+    text.contains('@') || template.as_ref().is_some_and(|template| template.contains('@'))
+}
+
+fn hides_entry(entry: &Entry) -> bool {
+    is_secret_property(entry) && is_hidden(&entry.node)
+}
+
+fn hides_item(item: &Node) -> bool {
+    holds_address(item) && is_hidden(item)
+}
+
+/// The value on one line. What may be a secret inside of it stands there as `hidden`: by its key, which only the
+/// parameters of a transform can hold, or by its `@`.
 pub(super) fn yaml_of(node: &Node) -> String {
     match &node.value {
         Value::Null | Value::Unresolved => "null".to_owned(),
@@ -22,11 +47,12 @@ pub(super) fn yaml_of(node: &Node) -> String {
         Value::Scalar(Scalar { text, kind: node::Kind::Text, .. }) => quoted(text),
         Value::Scalar(Scalar { text, .. }) => text.clone(),
         Value::Sequence(items) => {
-            let items: Vec<String> = items.iter().map(yaml_of).collect();
+            let item = |item: &Node| if hides_item(item) { "hidden".to_owned() } else { yaml_of(item) };
+            let items: Vec<String> = items.iter().map(item).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Mapping(entries) => {
-            let entry = |entry: &Entry| match hides(entry) {
+            let entry = |entry: &Entry| match hides_entry(entry) {
                 true => format!("{}: hidden", quoted(&entry.key)),
                 false => format!("{}: {}", quoted(&entry.key), yaml_of(&entry.node)),
             };
@@ -44,20 +70,17 @@ pub(super) fn json_of(node: &Node) -> Json {
         Value::Scalar(Scalar { text, .. }) => {
             serde_json::from_str(&text.to_lowercase()).unwrap_or_else(|_| text.as_str().into())
         }
-        Value::Sequence(items) => items.iter().map(json_of).collect(),
+        Value::Sequence(items) => {
+            items.iter().map(|item| if hides_item(item) { Json::Null } else { json_of(item) }).collect()
+        }
         Value::Mapping(entries) => {
             let entry = |entry: &Entry| {
-                let value = if hides(entry) { Json::Null } else { json_of(&entry.node) };
+                let value = if hides_entry(entry) { Json::Null } else { json_of(&entry.node) };
                 (entry.key.clone(), value)
             };
             Json::Object(entries.iter().map(entry).collect())
         }
     }
-}
-
-fn hides(entry: &Entry) -> bool {
-    let is_template = matches!(&entry.node.value, Value::Scalar(scalar) if scalar.is_tainted());
-    !is_template && is_secret_property(entry)
 }
 
 /// Text as YAML: as it is where nothing else can be read from it, otherwise in quotes.

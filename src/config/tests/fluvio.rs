@@ -286,7 +286,7 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_consumer("partition: -1"), "2:94: meta.consumer.partition: `-1` is out of range: partitions are numbered from 0; give 0 to 2147483647"),
     (with_consumer("max-bytes: 1KiB"), "2:94: meta.consumer.max-bytes: `1KiB` is out of range: an answer needs room for a record, and is kept in memory; give 64KiB to 1GiB"),
     (with_consumer("max-bytes: 2GiB"), "2:94: meta.consumer.max-bytes: `2GiB` is out of range: an answer needs room for a record, and is kept in memory; give 64KiB to 1GiB"),
-    (with_consumer("offset: {strategy: auto}"), "2:102: meta.consumer.offset.strategy: with `auto`, Fluvio commits a record's offset when it hands the record out, before it is written: a crash would lose it; write `manual`, or `none`; positions are stored in PostgreSQL, together with the rows"),
+    (with_consumer("offset: {strategy: auto}"), "2:102: meta.consumer.offset.strategy: with `auto`, Fluvio commits a record's offset when it hands the record out, before it is written: a crash would lose it; write `manual`, or `none`; positions are stored together with the rows"),
     (with_consumer("offset: {strategy: automatic}"), "2:102: meta.consumer.offset.strategy: `automatic` is not known here; give `manual` or `none`"),
     (with_consumer("offset: {strategy: none, flush-period: 1s}"), "2:122: meta.consumer.offset.flush-period: contradicts `strategy: none`, with which Fluvio is told nothing; remove it, or write `strategy: manual`"),
     (with_consumer("offset: {flush-period: 10}"), "2:106: meta.consumer.offset.flush-period: `10` has no unit; add a unit: `10ms` or `10s`"),

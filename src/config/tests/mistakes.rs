@@ -59,7 +59,7 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_kafka("topics: [other]"), "3:63: embedsink.source.kafka.topics: contradicts `meta.topic`, which is not among these topics and would not be read; add it here, or name one of these in `meta.topic`"),
     (with_kafka("start: begining"), "3:62: embedsink.source.kafka.start: `begining` is not known here; did you mean `beginning`?"),
     (with_kafka("start: 5"), "3:62: embedsink.source.kafka.start: `5` is not known here; give `beginning` or `end`"),
-    (with_kafka("properties: {enable.auto.commit: true}"), "3:68: embedsink.source.kafka.properties.enable.auto.commit: the connector sets it: positions are stored in PostgreSQL, together with the rows; remove it"),
+    (with_kafka("properties: {enable.auto.commit: true}"), "3:68: embedsink.source.kafka.properties.enable.auto.commit: the connector sets it: positions are stored together with the rows; remove it"),
     (with_kafka("properties: {auto.offset.reset: latest}"), "3:68: embedsink.source.kafka.properties.auto.offset.reset: the connector sets it: a lost position is an error, never a silent jump; use `start`"),
     (with_kafka("properties: {group.id: x}"), "3:68: embedsink.source.kafka.properties.group.id: the connector sets it; use `group-id`"),
     (with_kafka("properties: {isolation.level: read_uncommitted}"), "3:68: embedsink.source.kafka.properties.isolation.level: only `read_committed` is allowed: records of aborted transactions would be written; remove it, or write `read_committed`"),
@@ -75,7 +75,7 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_kafka("properties: {session.timeout.ms: ''}"), "3:88: embedsink.source.kafka.properties.session.timeout.ms: librdkafka does not take this value; librdkafka's CONFIGURATION.md says which it takes"),
     (with_kafka("properties: {ssl.ca.location: [a]}"), "3:85: embedsink.source.kafka.properties.ssl.ca.location: expected one value, found a list; write one value after the key"),
     // PostgreSQL.
-    (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "")]), "4:3: embedsink.sink.postgres: missing; add the block with at least `url`"),
+    (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "")]), "4:3: embedsink.sink.postgres: missing; add the block with at least `url`; or `lancedb` with `uri`, for a dataset without a server"),
     (changed(&[("postgres: {url: postgres://postgres@localhost/db}", "lancedb: {}")]), "4:10: embedsink.sink.lancedb.uri: missing; name a folder, such as `./data`, or an object store's URI"),
     (changed(&[("postgres@", "")]), "4:10: embedsink.sink.postgres.user: missing; add it, or name it in `url`, or set the environment variable `PGUSER`"),
     (changed(&[("postgres://", "mysql://")]), "4:26: embedsink.sink.postgres.url: this is no PostgreSQL URL; write `postgres://user@host:5432/database`"),

@@ -111,10 +111,14 @@ embedsink:
     is("embedsink.source.kafka.topics", "topics: [embeddings]", "meta.topic");
     is("embedsink.source.kafka.group-id", "group-id: docs", "meta.name");
     let servers = "bootstrap-servers: [\"${{ secrets.HOST }}:9092\", b:9093]";
-    is("embedsink.source.kafka.bootstrap-servers", servers, "line 5, secret HOST");
+    is("embedsink.source.kafka.bootstrap-servers", servers, "line 5, secret HOST from s");
     is("embedsink.source.kafka.properties.client.id", "client.id: me", "line 6");
     let password = "sasl.password: \"${{ secrets.KEY }}\"";
-    is("embedsink.source.kafka.properties.sasl.password", password, "line 6, secret KEY");
+    is("embedsink.source.kafka.properties.sasl.password", password, "line 6, secret KEY from s");
+    let variables = [("HOST", "a"), ("KEY", CANARY), ("PGUSER", "u")];
+    let from_environment = show_with(text, &SecretStore::environment(), &variables);
+    let origin = line(&from_environment, "embedsink.source.kafka.properties.sasl.password").1;
+    assert_eq!(origin, "line 6, secret KEY from the environment");
     is("embedsink.sink.postgres.url", "url: \"postgres://localhost/db\"", "line 9");
     is("embedsink.sink.postgres.host", "host: localhost", "url, line 9");
     is("embedsink.sink.postgres.port", "port: 5432", "default");
@@ -161,4 +165,79 @@ fn no_secret_is_shown_in_any_form() {
         .collect();
     assert_eq!(hidden, ["embedsink.sink.postgres.url", "embedsink.sink.postgres.password"]);
     assert_eq!(line(&url, "embedsink.sink.postgres.host").0, "host: localhost", "its other parts are");
+}
+
+#[test]
+fn what_stands_beside_a_secret_in_a_secret_value_is_hidden_and_a_secret_alone_is_named() {
+    let url = |url: &str| {
+        let meta = "topic: embeddings, secrets: [{name: S}]";
+        MINIMAL
+            .replace("topic: embeddings", meta)
+            .replace("postgres://postgres@localhost/db", &format!("'{url}'"))
+    };
+    let secrets = SecretStore::from_text("s", "S=db.example\n").unwrap();
+    let shown = |text: &str, path: &str| line(&show_with(text, &secrets, &[]), path).0;
+    let path = "embedsink.sink.postgres.url";
+    for hidden in [
+        "postgres://app:canary-9c1f@${{ secrets.S }}/db",
+        "postgres://app:canary-9c1f${{ secrets.S }}@h/db",
+        "postgres://app:65432@${{ secrets.S }}/db",
+        "postgres://${{ secrets.S }}:canary-9c1f@h/db",
+    ] {
+        assert_eq!(shown(&url(hidden), path), "# url: hidden", "{hidden}");
+    }
+    for named in [
+        "postgres://app:${{ secrets.S }}@h/db",
+        "postgres://app@${{ secrets.S }}:5433/db",
+        "postgres://u@h/${{secrets.S}}?sslmode=disable",
+    ] {
+        assert_eq!(shown(&url(named), path), format!("url: \"{named}\""));
+    }
+
+    let properties =
+        "properties: {sasl.password: 'canary-9c1f-${{ secrets.S }}', ssl.key.pem: '${{ secrets.S }}',
+        client.id: 'me-${{ secrets.S }}', client.rack: 'u:canary-9c1f@${{ secrets.S }}',
+        sasl.oauthbearer.config: '${{ secrets.S }} canary-9c1f ${{ secrets.S }}'}";
+    let kafka = MINIMAL
+        .replace("topic: embeddings", "topic: embeddings, secrets: [{name: S}]")
+        .replace("localhost:9092}", &format!("localhost:9092, {properties}}}"));
+    let property = |key: &str| shown(&kafka, &format!("embedsink.source.kafka.properties.{key}"));
+    for key in ["sasl.password", "client.rack", "sasl.oauthbearer.config"] {
+        assert_eq!(property(key), format!("# {key}: hidden"));
+    }
+    assert_eq!(property("ssl.key.pem"), "ssl.key.pem: \"${{ secrets.S }}\"");
+    assert_eq!(property("client.id"), "client.id: \"me-${{ secrets.S }}\"");
+
+    let lance = MINIMAL.replace("topic: embeddings", "topic: embeddings, secrets: [{name: S}]").replace(
+        "postgres: {url: postgres://postgres@localhost/db}",
+        "lancedb: {uri: 'az://a/b', sole-writer: true,
+                       storage-options: {a: 'canary-9c1f${{ secrets.S }}', b: '${{ secrets.S }}'}}",
+    );
+    // A build without stores refuses the URI.
+    if cfg!(feature = "azure") {
+        let option = |key: &str| shown(&lance, &format!("embedsink.sink.lancedb.storage-options.{key}"));
+        assert_eq!((option("a").as_str(), option("b").as_str()), ("# a: hidden", "b: \"${{ secrets.S }}\""));
+    }
+}
+
+#[test]
+fn a_secret_deep_in_the_parameters_of_a_transform_is_hidden() {
+    let text = FLUVIO.replace(
+        "regex: '^a: #'",
+        "urls: ['postgres://u:canary-9c1f@h', plain, ['a:canary-9c1f@b', {to: 'c:canary-9c1f@d'}]], \
+         deeper: {keys: [canary-9c1f], list: [{token: 'canary-9c1f${{ secrets.A }}', pem: '${{ secrets.A }}'}], \
+         to: 'u:canary-9c1f@${{ secrets.A }}'}",
+    );
+    let secrets = SecretStore::from_text("s", "A=a\nB=b\n").unwrap();
+    let settings = show_with(&text, &secrets, &[]);
+    let json: String = settings.iter().filter_map(Setting::json).map(|json| json.to_string()).collect();
+    let all = format!("{}{json}{settings:?}", yaml(&settings));
+    assert!(!all.contains(CANARY), "{all}");
+    for part in [
+        "urls: [hidden, plain, [hidden, {to: hidden}]]",
+        "{keys: hidden, list: [{token: hidden, pem: \"${{ secrets.A }}\"}], to: hidden}",
+        r#"[null,"plain",[null,{"to":null}]]"#,
+    ] {
+        assert!(all.contains(part), "{part} in {all}");
+    }
 }

@@ -1,9 +1,10 @@
 //! What is read: a file that can be known again, or standard input.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -23,10 +24,20 @@ pub struct FileInput {
     pub(super) file: File,
     /// What the file is known again by. Standard input has none.
     identity: Option<Identity>,
-    /// The timestamp of its records, in milliseconds.
-    pub(super) timestamp: i64,
     reading: Arc<Reading>,
 }
+
+/// So much of a file's beginning and of its end is looked at to know it again. Two files may have one size and one time of
+/// modification: archives and images set all times to the same, and some file systems keep whole seconds.
+const SAMPLE: usize = 64 * 1024;
+
+/// What compressed files begin with.
+const COMPRESSED: &[(&[u8], &str)] =
+    &[(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
+
+/// What to do with one that is.
+pub(super) const DECOMPRESS: &str =
+    "Decompress it on the way: `zcat FILE | embedsink write --config … -`, or with the tool for its kind";
 
 /// A file as it was when it was opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +45,8 @@ struct Identity {
     path: PathBuf,
     size: u64,
     modified: SystemTime,
+    /// Of its beginning and its end.
+    sample: [u8; 32],
 }
 
 /// How far an input is read. Somebody else looks at it meanwhile.
@@ -47,7 +60,7 @@ pub(crate) struct Reading {
 }
 
 impl FileInput {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`. Blocks; with a named pipe, until somebody writes to it.
     ///
     /// # Errors
     /// Why not, as words that follow its name.
@@ -64,10 +77,14 @@ impl FileInput {
             return Ok(Self::nameless(file, name));
         }
         let path = path.canonicalize().map_err(unreadable)?;
-        let identity = Identity::of(path, &about).map_err(unreadable)?;
-        let timestamp = millis(identity.modified);
+        let mut beginning = [0; 8];
+        let length = read_at(&file, &mut beginning, 0).map_err(unreadable)?;
+        if let Some(kind) = compression(&beginning[..length]) {
+            return Err(format!("is compressed ({kind}). {DECOMPRESS}"));
+        }
+        let identity = Identity::of(path, &file).map_err(unreadable)?;
         let (topic, identity) = (identity.topic(), Some(identity));
-        Ok(Self { topic, name, file, identity, timestamp, reading: Arc::default() })
+        Ok(Self { topic, name, file, identity, reading: Arc::default() })
     }
 
     /// Standard input.
@@ -80,10 +97,9 @@ impl FileInput {
     }
 
     fn nameless(file: File, name: String) -> Self {
-        let now = SystemTime::now();
-        let moment = humantime::format_rfc3339_nanos(now);
+        let moment = humantime::format_rfc3339_nanos(SystemTime::now());
         let topic = format!("stdin#{moment}-{}", std::process::id());
-        Self { topic, name, file, identity: None, timestamp: millis(now), reading: Arc::default() }
+        Self { topic, name, file, identity: None, reading: Arc::default() }
     }
 
     /// What its topic is called.
@@ -115,16 +131,24 @@ impl FileInput {
         &self.reading
     }
 
-    /// Whether it is still what it was when it was opened.
+    /// Whether it is still what it was when it was opened, as far as its size, its time and its ends tell.
     pub(super) fn is_unchanged(&self) -> io::Result<bool> {
         let Some(identity) = &self.identity else { return Ok(true) };
-        Ok(Identity::of(identity.path.clone(), &self.file.metadata()?)? == *identity)
+        Ok(Identity::of(identity.path.clone(), &self.file)? == *identity)
     }
 }
 
 impl Identity {
-    fn of(path: PathBuf, about: &Metadata) -> io::Result<Self> {
-        Ok(Self { path, size: about.len(), modified: about.modified()? })
+    /// It does not move the place up to which the file is read.
+    fn of(path: PathBuf, file: &File) -> io::Result<Self> {
+        let about = file.metadata()?;
+        let size = about.len();
+        let (mut digest, mut bytes) = (Sha256::new(), vec![0; SAMPLE]);
+        for from in [0, size.saturating_sub(SAMPLE as u64)] {
+            let length = read_at(file, &mut bytes, from)?;
+            digest.update(&bytes[..length]);
+        }
+        Ok(Self { path, size, modified: about.modified()?, sample: digest.finalize().into() })
     }
 
     /// The file's name, for people, and a digest of what it is known again by.
@@ -139,6 +163,7 @@ impl Identity {
         let (is_later, distance): (bool, Duration) = since(self.modified);
         digest.update([u8::from(is_later)]);
         digest.update(distance.as_nanos().to_le_bytes());
+        digest.update(self.sample);
         let digest: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let name: String =
@@ -147,12 +172,23 @@ impl Identity {
     }
 }
 
-fn millis(moment: SystemTime) -> i64 {
-    let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    match moment.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => whole(since),
-        Err(before) => -whole(before.duration()),
+/// By what the beginning shows to be compressed, if anything.
+pub(super) fn compression(beginning: &[u8]) -> Option<&'static str> {
+    COMPRESSED.iter().find(|(magic, _)| beginning.starts_with(magic)).map(|(_, kind)| *kind)
+}
+
+/// Fills the buffer from there on, as far as the file goes.
+fn read_at(file: &File, buffer: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], from + filled as u64) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(filled)
 }
 
 impl Reading {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::input::{DECOMPRESS, compression};
 use super::{Event, FileInput, Transforms};
 use crate::source::{Budget, FetchedBuilder, Headers, Partition, SourceError, SourceRecord, Tenure};
 
@@ -15,9 +16,6 @@ const RUN_BYTES: usize = 512 * 1024;
 /// The same in records.
 const RUN_RECORDS: usize = 1024;
 
-/// What compressed files begin with.
-const COMPRESSED: &[(&[u8], &str)] =
-    &[(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) struct Reader {
@@ -60,8 +58,7 @@ impl Reader {
         while number < from {
             let taken = lines.skip_until(b'\n').map_err(|error| self.failed(number, &error))?;
             if taken == 0 {
-                self.input.progress().ends(from, true);
-                return self.say(Event::End { position: from, was_stored: true });
+                return self.was_complete(number, from);
             }
             self.input.progress().passed(taken, false);
             number += 1;
@@ -88,28 +85,48 @@ impl Reader {
                 self.hand_on(&mut run)?;
             }
         }
-        if !self.input.is_unchanged().map_err(|error| self.failed(number, &error))? {
-            let name = self.input.name();
-            return Err(Halt::Failed(SourceError::refused(
-                format!("{name} was changed while it was read"),
-                "What was read is written. Write it again once it is complete: it is another file then, and begins \
-                 at its first line",
-            )));
-        }
+        self.check_unchanged(number)?;
         run.pass(number, None);
         self.hand_on(&mut run)?;
         self.input.progress().ends(number + 1, false);
         self.say(Event::End { position: number + 1, was_stored: false })
     }
 
+    /// The input ends before line `number`, and the position that is stored is `from`: it has to be the one behind the end.
+    fn was_complete(&self, number: i64, from: i64) -> Result<(), Halt> {
+        self.check_unchanged(number)?;
+        if from != number + 1 {
+            return Err(Halt::Failed(SourceError::refused(
+                format!(
+                    "{} ends with line {}, but the position {from} is stored for it, so it is not the file that was written",
+                    self.input.name(),
+                    number - 1
+                ),
+                "Write it from its first line with --again",
+            )));
+        }
+        self.input.progress().ends(from, true);
+        self.say(Event::End { position: from, was_stored: true })
+    }
+
+    fn check_unchanged(&self, number: i64) -> Result<(), Halt> {
+        if self.input.is_unchanged().map_err(|error| self.failed(number, &error))? {
+            return Ok(());
+        }
+        Err(Halt::Failed(SourceError::refused(
+            format!("{} was changed while it was read", self.input.name()),
+            "What was read is written. Write it again once it is complete: it is another file then, and begins at its \
+             first line",
+        )))
+    }
+
     fn look_at_the_beginning(&self, lines: &mut BufReader<std::fs::File>) -> Result<(), Halt> {
         let beginning = lines.fill_buf().map_err(|error| self.failed(1, &error))?;
         let is_marked = beginning.starts_with(BYTE_ORDER_MARK);
-        if let Some((_, kind)) = COMPRESSED.iter().find(|(magic, _)| beginning.starts_with(magic)) {
-            return Err(Halt::Failed(SourceError::refused(
-                format!("{} is compressed ({kind})", self.input.name()),
-                "Decompress it on the way: `zcat FILE | embedsink write --config … -`, or with the tool for its kind",
-            )));
+        // A file that is was refused when it was opened; what comes out of a pipe is seen only now.
+        if let Some(kind) = compression(beginning) {
+            let what = format!("{} is compressed ({kind})", self.input.name());
+            return Err(Halt::Failed(SourceError::refused(what, DECOMPRESS)));
         }
         if is_marked {
             lines.consume(BYTE_ORDER_MARK.len());
@@ -126,10 +143,11 @@ impl Reader {
         line: &[u8],
         omitted: usize,
     ) -> Result<(), Halt> {
-        let timestamp = Some(self.input.timestamp);
         let record = SourceRecord {
             offset,
-            timestamp,
+            // Nobody says when a line was made. A time of the file's would be another one with each change of the file,
+            // and every row of it would be written again.
+            timestamp: None,
             key: None,
             payload: Some(line),
             headers: Headers::default(),
@@ -141,7 +159,7 @@ impl Reader {
                 Some((key, payload)) => {
                     run.push(SourceRecord { key: key.as_deref(), payload: payload.as_deref(), ..record });
                 }
-                None => run.pass(offset, timestamp),
+                None => run.pass(offset, None),
             },
             _ => run.push(record),
         }
@@ -167,7 +185,7 @@ impl Reader {
     fn failed(&self, line: i64, error: &io::Error) -> Halt {
         Halt::Failed(SourceError::refused(
             format!("{} cannot be read at line {line}: {error}", self.input.name()),
-            "What was read before is written; the same command goes on behind it",
+            "What was read before is written; `embedsink write` goes on behind it, without --again",
         ))
     }
 }

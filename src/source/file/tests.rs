@@ -155,7 +155,7 @@ async fn it_is_done_when_the_end_is_durable_and_not_before() {
 }
 
 #[test]
-fn a_file_is_the_same_as_long_as_its_path_size_and_time_are() {
+fn a_file_is_the_same_as_long_as_its_path_size_time_and_ends_are() {
     let scratch = Scratch::new(b"a\n");
     let topic = scratch.open().topic().to_owned();
     let name = scratch.0.file_name().unwrap().to_str().unwrap();
@@ -166,12 +166,16 @@ fn a_file_is_the_same_as_long_as_its_path_size_and_time_are() {
     let file = fs::File::options().append(true).open(&scratch.0).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    let (older, timestamp) = (scratch.open().topic().to_owned(), scratch.open().timestamp);
-    assert_ne!(older, topic);
-    assert_eq!(timestamp, 0, "its records are as old as it is");
+    assert_ne!(scratch.open().topic(), topic, "another time");
     (&file).write_all(b"b\n").unwrap();
     file.set_modified(modified).unwrap();
     assert_ne!(scratch.open().topic(), topic, "another size");
+    for other in [b"b\nb\n", b"a\nc\n"] {
+        let known = scratch.open().topic().to_owned();
+        fs::write(&scratch.0, other).unwrap();
+        file.set_modified(modified).unwrap();
+        assert_ne!(scratch.open().topic(), known, "other records of the same length");
+    }
     let (first, second) = (FileInput::standard().unwrap(), FileInput::standard().unwrap());
     assert!(first.is_standard() && first.topic() != second.topic(), "no two standard inputs are the same");
 }
@@ -181,10 +185,25 @@ async fn what_cannot_be_read_as_lines_is_refused_with_a_sentence() {
     assert!(FileInput::open(Path::new("/nowhere/at all")).unwrap_err().contains("cannot be read"));
     assert!(FileInput::open(&std::env::temp_dir()).unwrap_err().contains("is a folder"));
     let scratch = Scratch::new(b"\x1f\x8b\x08rest");
+    let why = FileInput::open(&scratch.0).unwrap_err();
+    assert!(why.contains("is compressed (gzip)") && why.contains("zcat"), "{why}");
+}
+
+#[tokio::test]
+async fn a_file_that_ends_before_the_stored_line_is_not_taken_for_a_finished_one() {
+    let scratch = Scratch::new(b"a\nb\n");
     let mut desk = Desk::new(scratch.open(), None);
-    desk.begin(1).await;
+    desk.begin(7).await;
     let error = desk.read().await.unwrap_err().to_string();
-    assert!(error.contains("is compressed (gzip)") && error.contains("zcat"), "{error}");
+    assert!(error.contains("ends with line 2, but the position 7 is stored for it"), "{error}");
+    assert!(!desk.done.is_cancelled() && !desk.reading.was_stored());
+
+    let mut desk = Desk::new(scratch.open(), None);
+    fs::File::options().write(true).open(&scratch.0).unwrap().set_len(2).unwrap();
+    desk.begin(4).await;
+    let error = desk.read().await.unwrap_err().to_string();
+    assert!(error.contains("was changed while it was read"), "{error}");
+    assert!(!desk.done.is_cancelled() && !desk.reading.was_stored());
 }
 
 #[tokio::test]
