@@ -1,10 +1,12 @@
 //! Sees to the vector indexes of the tables that have one configured: decides when, and tells how it goes.
 //!
 //! An index that is there is never touched, ours or not. One that is missing is built before the first record
-//! (`build: immediate`), or once the backlog is written. What fails here never stops writing.
+//! (`build: immediate`), or once the backlog is written, that of other instances too. What fails here never stops
+//! writing.
 
 mod builder;
 mod calm;
+mod herald;
 mod keeper;
 mod means;
 mod notice;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{IndexBuildTime, IndexSettings, MigrateMode, Settings};
 use crate::error::{ConnectorError, WriteError};
 use crate::monitoring::{IndexState, Monitor, Phase};
+use herald::Herald;
 use keeper::Keeper;
 
 pub(crate) use calm::Look;
@@ -114,6 +117,11 @@ impl Indexes {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         for keeper in keepers(settings, options, tables, monitor, &stop) {
             tasks.spawn(keeper.run());
+        }
+        if settings.tables.iter().any(|table| table.index.is_some()) {
+            let herald =
+                Herald { options: options.clone(), monitor: Arc::clone(monitor), stop: stop.clone() };
+            tasks.spawn(herald.run());
         }
         Self { tasks, stop }
     }

@@ -286,3 +286,48 @@ async fn who_may_not_index_starts_while_somebody_builds() {
     assert!(!log.contains("ERROR"), "{log}");
     run(&client, &format!("drop owned by {role}; drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn an_index_waits_until_the_backlog_of_other_instances_is_written_but_not_for_one_that_is_gone() {
+    let (connector, _database, topic, client) = stage("", 300).await;
+    // Another instance of this connector has begun to write a large partition, and one that is gone has left another.
+    let position = |partition: i32, age: &str| {
+        format!(
+            "insert into embedsink.offsets (connector, topic, partition, next_offset, epoch, end_offset, updated_at) \
+             values ('{}', '{}', {partition}, 5, 1, 1000000, now() - interval '{age}')",
+            connector.name(),
+            topic.name()
+        )
+    };
+    run(&client, &position(8, "0 s")).await;
+    run(&client, &position(9, "61 s")).await;
+    let mut process = connector.start();
+    process
+        .until("a wait for others", async |process| {
+            let reason = told(process.socket()).await["reason"].as_str().map(str::to_owned);
+            reason.filter(|reason| reason.contains("backlog of other instances"))
+        })
+        .await;
+    assert_eq!(indexes(&client).await, 0);
+    run(&client, "update embedsink.offsets set next_offset = 990000 where partition = 8").await;
+    until_state(&mut process, "ready").await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn other_instances_are_told_where_a_backlog_ends_with_the_take_and_as_it_grows() {
+    let (connector, database, topic, client) = stage("", 300).await;
+    let old = database.connect().await;
+    run(&old, "begin; lock table embeddings in share mode").await;
+    let mut process = connector.start();
+    let end = "select coalesce(sum(end_offset), 0)::int8 from embedsink.offsets";
+    process
+        .until("the ends of a take", async |_| (one::<i64>(&client, end).await == 300).then_some(()))
+        .await;
+    topic.produce(&Generator::new(Random::new("more"), PLAIN).records(12_000));
+    process.until("the new ends", async |_| (one::<i64>(&client, end).await == 12_300).then_some(())).await;
+    run(&old, "rollback").await;
+    let none = "select count(end_offset) from embedsink.offsets";
+    process.until("no backlog", async |_| (one::<i64>(&client, none).await == 0).then_some(())).await;
+    process.stop().await;
+}

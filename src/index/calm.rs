@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Records behind, over all partitions: with more, the backlog is still being written.
-const SMALL: u64 = 10_000;
+pub(super) const SMALL: u64 = 10_000;
 /// How long nothing may happen at a small lag.
 const QUIET: Duration = Duration::from_millis(250);
 /// The same where the source does not tell how far it is behind.
@@ -22,8 +22,10 @@ const STEADY: Duration = Duration::from_secs(10);
 /// What the connector is doing at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// How many partitions it holds.
+    /// How many partitions it reads.
     pub(crate) partitions: usize,
+    /// How many more it was given, which have still to begin: what is in them is not known.
+    pub(crate) awaited: usize,
     /// Records behind, over all of them. `None` while that is not known of one.
     pub(crate) lag: Option<u64>,
     /// Bytes that were read and are not durable yet.
@@ -52,9 +54,7 @@ impl Calm {
     pub(super) fn sees(&mut self, look: Look, now: Instant) -> bool {
         let same = self.last.is_some_and(|last| last.settled == look.settled);
         self.last = Some(look);
-        let soon = self.rate(look.settled, now) * SOON.as_secs_f64();
-        let behind = look.lag.is_some_and(|lag| lag > SMALL && lag as f64 > soon);
-        if look.partitions == 0 || behind {
+        if look.partitions == 0 || look.awaited > 0 || self.is_behind(look, now) {
             (self.quiet_since, self.small_since) = (None, None);
             return false;
         }
@@ -66,6 +66,12 @@ impl Calm {
         let is_quiet = lasts(&mut self.quiet_since, same && look.in_flight == 0, quiet);
         let is_steady = lasts(&mut self.small_since, look.lag.is_some(), STEADY);
         is_quiet || is_steady
+    }
+
+    /// Whether there is a backlog, which takes a while to be written.
+    pub(super) fn is_behind(&mut self, look: Look, now: Instant) -> bool {
+        let soon = self.rate(look.settled, now) * SOON.as_secs_f64();
+        look.lag.is_some_and(|lag| lag > SMALL && lag as f64 > soon)
     }
 
     /// Whether it is time to say, again, that it is not calm.
@@ -93,7 +99,7 @@ impl Calm {
 mod tests {
     use super::*;
 
-    const IDLE: Look = Look { partitions: 2, lag: Some(1), in_flight: 0, settled: 50 };
+    const IDLE: Look = Look { partitions: 2, awaited: 0, lag: Some(1), in_flight: 0, settled: 50 };
 
     /// Whether it is calm at each of these seconds.
     fn judge(looks: &[(f64, Look)]) -> Vec<bool> {
@@ -111,10 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_or_no_partition_is_never_calm() {
+    fn a_backlog_no_partition_or_one_that_has_not_begun_is_never_calm() {
         let behind = Look { lag: Some(SMALL + 1), ..IDLE };
         let nothing = Look { partitions: 0, ..IDLE };
-        for look in [behind, nothing] {
+        let waiting = Look { awaited: 1, ..IDLE };
+        for look in [behind, nothing, waiting] {
             assert_eq!(judge(&[(0.0, look), (1.0, look), (60.0, look)]), [false; 3]);
         }
     }

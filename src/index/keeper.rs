@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::builder::LONGEST_WAIT;
-use super::calm::Calm;
+use super::calm::{Calm, SMALL};
 use super::means::Means;
 use super::notice::said;
 use super::pauses::Pauses;
 use crate::config::{IndexBuildTime, IndexSettings};
 use crate::monitoring::{IndexState, Monitor};
+use crate::write::positions;
 
 /// How often the connector's own figures are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -42,6 +43,8 @@ pub(super) enum Step {
     NotYet,
     /// It is missing, but there is nothing to index.
     Empty,
+    /// It is missing, and other instances have still to write a backlog.
+    Elsewhere,
     /// Something has just changed.
     Again,
     /// Somebody else is building it.
@@ -81,6 +84,7 @@ impl Keeper {
     /// Until the index is there, cannot be built, or the stop.
     async fn see_to(&self, blocked: Blocked) {
         let (mut faults, mut waits) = (Pauses::to(LONGEST_PAUSE), Pauses::to(LONGEST_WAIT));
+        let mut elsewhere = Pauses::to(LONGEST_WAIT);
         let (mut blocks, mut means) = (Pauses::to(LONGEST_PAUSE), Means::default());
         let mut due = self.is(IndexBuildTime::Immediate);
         while !self.stop.is_cancelled() {
@@ -104,6 +108,10 @@ impl Keeper {
                 Ok(Step::Empty) => {
                     self.more_than(settled).await;
                     self.calm().await;
+                }
+                Ok(Step::Elsewhere) => {
+                    self.pause(elsewhere.next()).await;
+                    due = false;
                 }
                 Ok(Step::Again) => {}
                 Ok(Step::Busy) => self.pause(waits.next()).await,
@@ -157,6 +165,12 @@ impl Keeper {
                 self.wait_for("the first rows");
                 Step::Empty
             }
+            IndexFound::Missing
+                if self.is(IndexBuildTime::Deferred) && self.behind_elsewhere(&connection).await? =>
+            {
+                self.wait_for("the backlog of other instances to be written");
+                Step::Elsewhere
+            }
             IndexFound::Missing | IndexFound::Invalid => {
                 let _one_at_a_time = tokio::select! {
                     () = self.stop.cancelled() => return Ok(Step::Again),
@@ -167,6 +181,12 @@ impl Keeper {
         };
         connection.close().await;
         Ok(step)
+    }
+
+    /// Whether other instances have a backlog to write.
+    async fn behind_elsewhere(&self, connection: &Connection) -> Result<bool, Error> {
+        let (connector, held) = (self.monitor.connector(), self.monitor.ends_held());
+        Ok(positions::behind_elsewhere(connection, connector, &held).await? > SMALL)
     }
 
     /// Looks from time to time whether what was told still holds, until the stop.

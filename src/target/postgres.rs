@@ -19,11 +19,10 @@ use crate::route::{Router, TableLimits};
 use crate::write::{PostgresWriter, positions};
 
 /// The schema's steps, in order. Each file is never edited after a release.
-static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "bookkeeping",
-    sql: include_str!("../../migrations/0001_bookkeeping.sql"),
-}];
+static MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "bookkeeping", sql: include_str!("../../migrations/0001_bookkeeping.sql") },
+    Migration { number: 2, name: "backlog", sql: include_str!("../../migrations/0002_backlog.sql") },
+];
 
 /// What the connector does in its own schema, and so must be allowed to do: found out at start, not at
 /// the first bad record.
