@@ -10,11 +10,15 @@ mod herald;
 mod keeper;
 mod means;
 mod notice;
+mod patience;
 mod pauses;
+mod remains;
 
 use std::sync::Arc;
 
-use sink_postgres_vector::{ConnectOptions, Connection, Error, MigrateError, VectorIndex, VectorTable};
+use sink_postgres_vector::{
+    ConnectOptions, Connection, Error, MigrateError, Mismatch, VectorIndex, VectorTable,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{IndexBuildTime, IndexSettings, MigrateMode, Settings};
 use crate::error::{ConnectorError, WriteError};
 use crate::monitoring::{IndexState, Monitor, Phase};
+use builder::Outcome;
 use herald::Herald;
 use keeper::Keeper;
 
@@ -63,12 +68,22 @@ pub(crate) async fn build_missing(
         let is_ours = migrate == MigrateMode::Manual;
         if is_ours || configured.build == IndexBuildTime::Immediate {
             let built = builder::build_now(&index, &configured, options).await;
-            if built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
-                tracing::info!(
+            match built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
+                Outcome::Found => {}
+                Outcome::Built => tracing::info!(
                     index = index.name().as_str(),
                     table = index.table().as_str(),
                     "built the vector index"
-                );
+                ),
+                Outcome::Blocked(name) => {
+                    let reasons = vec![Mismatch {
+                        problem: format!(
+                            "The index {name}, made by hand, is in its place, and cannot be used."
+                        ),
+                        fix: format!("drop index concurrently {};", index.qualified(&name)),
+                    }];
+                    return Err(MigrateError::Index { table: index.table().clone(), reasons }.into());
+                }
             }
         }
     }
@@ -85,7 +100,8 @@ fn configured<'a>(
     })
 }
 
-/// Waits until every index is there that is to be there before the first record, or cannot be built.
+/// Waits until every index is there that is to be there before the first record, or cannot be built, or the stop, which breaks
+/// a build off.
 ///
 /// When the future is dropped, the server notices within 5 s.
 pub(crate) async fn prepare(
@@ -93,12 +109,13 @@ pub(crate) async fn prepare(
     options: &ConnectOptions,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
+    stop: &CancellationToken,
 ) {
     for table in &settings.tables {
         let state = if table.index.is_some() { IndexState::Waiting } else { IndexState::None };
         monitor.index(&table.name, state.into());
     }
-    for keeper in keepers(settings, options, tables, monitor, &CancellationToken::new()) {
+    for keeper in keepers(settings, options, tables, monitor, stop) {
         if keeper.is(IndexBuildTime::Immediate) {
             monitor.enter(Phase::Starting, "seeing to the vector indexes");
             keeper.prepare().await;

@@ -309,6 +309,11 @@ impl Monitor {
         self.lock().indexes.iter().any(|index| !is_there.contains(&index.progress.state))
     }
 
+    /// Whether a table's index is being built.
+    pub(crate) fn builds_an_index(&self) -> bool {
+        self.lock().indexes.iter().any(|index| index.progress.state == IndexState::Building)
+    }
+
     /// The connector's name.
     pub(crate) fn connector(&self) -> &str {
         &self.connector

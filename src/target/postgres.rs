@@ -9,6 +9,7 @@ use sink_postgres_vector::{
 };
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{Again, Ready, wait_out};
 use crate::config::{self, MigrateMode, PostgresSettings, Settings, StaleWrites};
@@ -74,11 +75,12 @@ pub(crate) async fn prepare(
     postgres: &PostgresSettings,
     lanes: usize,
     again: Option<Again>,
+    stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) -> Result<Ready<PostgresWriter>, ConnectorError> {
     let options = connect_options(&settings.connector, postgres);
     let tables = wait_out(monitor, || look(settings, postgres, &options)).await?;
-    index::prepare(settings, &options, &tables, monitor).await;
+    index::prepare(settings, &options, &tables, monitor, stopping).await;
     if let Some(Again { topic, offset }) = again {
         let connection = connect(&options).await?;
         let done = positions::set_back(&connection, &settings.connector, &topic, offset).await;
