@@ -154,6 +154,24 @@ async fn a_partition_whose_leader_is_away_is_known_to_be_ours_before_any_is_anno
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_partitions_end_is_told_without_statistics_too() {
+    let mock = MockCluster::new(1).expect("a cluster");
+    mock.create_topic("topic", 1, 1).expect("a topic");
+    let mut settings = settings(&[("statistics.interval.ms", "0")]);
+    settings.bootstrap_servers = vec![mock.bootstrap_servers()];
+    let mut source = KafkaSource::start(&settings, Budget::new(1 << 20)).expect("a source");
+    let partition = Partition::new("topic", 0);
+    loop {
+        match next(&mut source).await {
+            SourceEvent::Assigned { partition, .. } => source.begin(&partition, Tenure(1), 0),
+            SourceEvent::Ends(ends) => break assert_eq!(ends, [(partition, 0)]),
+            _ => {}
+        }
+    }
+    source.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     let mock = MockCluster::new(1).expect("a cluster");
     mock.create_topic("topic", 2, 1).expect("a topic");
