@@ -1,18 +1,24 @@
 //! Sees to the vector indexes of the tables that have one configured: decides when, and tells how it goes.
 //!
 //! An index that is there is never touched, ours or not. One that is missing is built before the first record
-//! (`build: immediate`), or once the backlog is written. What fails here never stops writing.
+//! (`build: immediate`), or once the backlog is written, that of other instances too. What fails here never stops
+//! writing.
 
 mod builder;
 mod calm;
+mod herald;
 mod keeper;
 mod means;
 mod notice;
+mod patience;
 mod pauses;
+mod remains;
 
 use std::sync::Arc;
 
-use sink_postgres_vector::{ConnectOptions, Connection, Error, MigrateError, VectorIndex, VectorTable};
+use sink_postgres_vector::{
+    ConnectOptions, Connection, Error, MigrateError, Mismatch, VectorIndex, VectorTable,
+};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{IndexBuildTime, IndexSettings, MigrateMode, Settings};
 use crate::error::{ConnectorError, WriteError};
 use crate::monitoring::{IndexState, Monitor, Phase};
+use builder::Outcome;
+use herald::Herald;
 use keeper::Keeper;
 
 pub(crate) use calm::Look;
@@ -60,12 +68,22 @@ pub(crate) async fn build_missing(
         let is_ours = migrate == MigrateMode::Manual;
         if is_ours || configured.build == IndexBuildTime::Immediate {
             let built = builder::build_now(&index, &configured, options).await;
-            if built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
-                tracing::info!(
+            match built.map_err(|error: Error| ConnectorError::Connect(WriteError::Postgres(error)))? {
+                Outcome::Found => {}
+                Outcome::Built => tracing::info!(
                     index = index.name().as_str(),
                     table = index.table().as_str(),
                     "built the vector index"
-                );
+                ),
+                Outcome::Blocked(name) => {
+                    let reasons = vec![Mismatch {
+                        problem: format!(
+                            "The index {name}, made by hand, is in its place, and cannot be used."
+                        ),
+                        fix: format!("drop index concurrently {};", index.qualified(&name)),
+                    }];
+                    return Err(MigrateError::Index { table: index.table().clone(), reasons }.into());
+                }
             }
         }
     }
@@ -82,7 +100,8 @@ fn configured<'a>(
     })
 }
 
-/// Waits until every index is there that is to be there before the first record, or cannot be built.
+/// Waits until every index is there that is to be there before the first record, or cannot be built, or the stop, which breaks
+/// a build off.
 ///
 /// When the future is dropped, the server notices within 5 s.
 pub(crate) async fn prepare(
@@ -90,12 +109,13 @@ pub(crate) async fn prepare(
     options: &ConnectOptions,
     tables: &[VectorTable],
     monitor: &Arc<Monitor>,
+    stop: &CancellationToken,
 ) {
     for table in &settings.tables {
         let state = if table.index.is_some() { IndexState::Waiting } else { IndexState::None };
         monitor.index(&table.name, state.into());
     }
-    for keeper in keepers(settings, options, tables, monitor, &CancellationToken::new()) {
+    for keeper in keepers(settings, options, tables, monitor, stop) {
         if keeper.is(IndexBuildTime::Immediate) {
             monitor.enter(Phase::Starting, "seeing to the vector indexes");
             keeper.prepare().await;
@@ -114,6 +134,11 @@ impl Indexes {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         for keeper in keepers(settings, options, tables, monitor, &stop) {
             tasks.spawn(keeper.run());
+        }
+        if settings.tables.iter().any(|table| table.index.is_some()) {
+            let herald =
+                Herald { options: options.clone(), monitor: Arc::clone(monitor), stop: stop.clone() };
+            tasks.spawn(herald.run());
         }
         Self { tasks, stop }
     }

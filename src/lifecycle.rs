@@ -227,7 +227,8 @@ async fn live(
     let (drained, ended) = match &settings.target {
         TargetSettings::Postgres(postgres) => {
             let lanes = lane_count(&settings, &feed);
-            let prepared = target::postgres::prepare(&settings, postgres, lanes, again, &monitor);
+            let prepared =
+                target::postgres::prepare(&settings, postgres, lanes, again, &stop.asked, &monitor);
             let ended = Box::pin(life.lead(feed, prepared)).await;
             let by = stop.by(&settings);
             forgotten(passing.as_deref(), by, |topic| target::postgres::forget(&settings, postgres, topic))
@@ -288,8 +289,19 @@ impl Life<'_> {
         feed: Feed,
         preparing: impl Future<Output = Result<Ready<W>, ConnectorError>>,
     ) -> (bool, Result<(), ConnectorError>) {
-        // Asked to stop before anything was taken.
-        let Some(ready) = self.stop.unless_asked(preparing).await else { return (true, Ok(())) };
+        let mut preparing = std::pin::pin!(preparing);
+        let ready = tokio::select! {
+            biased;
+            // Asked to stop before anything was taken.
+            () = self.stop.asked.cancelled() => {
+                // A build breaks itself off. Dropped, it would go on in the server until that notices.
+                if self.monitor.builds_an_index() {
+                    drop(tokio::time::timeout(self.settings.shutdown_timeout, preparing).await);
+                }
+                return (true, Ok(()));
+            }
+            ready = &mut preparing => ready,
+        };
         let ready = match ready {
             Ok(ready) => ready,
             Err(error) => return (true, Err(error)),

@@ -154,6 +154,7 @@ impl<S: Source> Pipeline<S> {
 
     fn on_event(&mut self, event: SourceEvent) -> Result<(), ConnectorError> {
         match event {
+            SourceEvent::Given(partitions) => self.monitor.awaits(&partitions),
             SourceEvent::Assigned { partition, retained } => self.on_assigned(partition, retained)?,
             SourceEvent::Fetched(run) => {
                 self.monitor.received(&run);
@@ -176,6 +177,7 @@ impl<S: Source> Pipeline<S> {
     }
 
     fn on_assigned(&mut self, partition: Partition, retained: Retained) -> Result<(), ConnectorError> {
+        self.monitor.awaits(std::slice::from_ref(&partition));
         self.homes.settle(&partition, self.assigned.keys());
         let doubtful = self.assigned.get(&partition).and_then(|assignment| assignment.doubtful);
         self.assigned.insert(partition.clone(), Assignment { retained, doubtful: None, tenure: None });
@@ -188,7 +190,11 @@ impl<S: Source> Pipeline<S> {
                 self.doubt(&partition, Doubt { taken, confirmed: true });
             }
             None => {
-                let first = First { offset: retained.resolve(self.settings.start), late: retained.earliest };
+                let first = First {
+                    offset: retained.resolve(self.settings.start),
+                    late: retained.earliest,
+                    end: Some(retained.end),
+                };
                 self.send(&partition, LaneInput::Take { partition: partition.clone(), first });
             }
         }
@@ -216,6 +222,7 @@ impl<S: Source> Pipeline<S> {
                     let known = self.retakes.iter().any(|(_, waiting)| *waiting == partition);
                     if current == Some(tenure) && !known {
                         tracing::warn!(%partition, "another instance has taken this partition");
+                        self.monitor.awaits(std::slice::from_ref(&partition));
                         self.retakes.push((Instant::now() + RETAKE, partition));
                     }
                 }

@@ -130,12 +130,14 @@ pub struct First {
     pub offset: i64,
     /// In a topic that it has been reading: the partition was added, and nothing in it has been seen.
     pub late: i64,
+    /// Where the partition ends at this moment, for other instances to know. `None` where that is not known.
+    pub end: Option<i64>,
 }
 
 impl First {
-    /// The same offset in both cases.
+    /// The same offset in both cases, and nothing known of the end.
     pub fn at(offset: i64) -> Self {
-        Self { offset, late: offset }
+        Self { offset, late: offset, end: None }
     }
 }
 

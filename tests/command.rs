@@ -116,7 +116,7 @@ async fn migrate_makes_the_tables_and_may_be_repeated() {
     connector.migrate().await;
     connector.migrate().await;
     let client = database.connect().await;
-    assert_eq!(one::<i64>(&client, "select count(*) from embedsink.migrations").await, 1);
+    assert_eq!(one::<i64>(&client, "select count(*) from embedsink.migrations").await, 2);
     assert_eq!(one::<i64>(&client, "select count(*) from embeddings").await, 0);
 }
 

@@ -95,7 +95,10 @@ fn partition(number: i32) -> Partition {
 async fn heard(source: &mut KafkaSource) -> Result<SourceEvent, SourceError> {
     loop {
         let event = source.next().await?;
-        if !matches!(event, SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_)) {
+        if !matches!(
+            event,
+            SourceEvent::Given(_) | SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_)
+        ) {
             return Ok(event);
         }
     }
@@ -469,7 +472,10 @@ impl Deal {
                 return 1;
             }
             SourceEvent::Revoked { done, .. } => drop(done),
-            SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_) => {}
+            SourceEvent::Given(_)
+            | SourceEvent::Ends(_)
+            | SourceEvent::Paused(_)
+            | SourceEvent::Trouble(_) => {}
             SourceEvent::Fetched(run) => {
                 let number = run.partition().number() as usize;
                 if run.tenure() == Tenure(self.tenures[number]) {
@@ -531,7 +537,10 @@ async fn closing_while_a_hand_over_is_held_back_leaves_the_group_at_once() {
                     its.retain(|number, _| partitions.iter().all(|partition| partition.number() != *number));
                 }
                 SourceEvent::Fetched(run) => panic!("{run:?} before begin"),
-                SourceEvent::Ends(_) | SourceEvent::Paused(_) | SourceEvent::Trouble(_) => {}
+                SourceEvent::Given(_)
+                | SourceEvent::Ends(_)
+                | SourceEvent::Paused(_)
+                | SourceEvent::Trouble(_) => {}
             }
         }
         second.close(PATIENCE).await;
@@ -592,6 +601,7 @@ impl Reader {
                 }
             }
             SourceEvent::Revoked { .. }
+            | SourceEvent::Given(_)
             | SourceEvent::Ends(_)
             | SourceEvent::Paused(_)
             | SourceEvent::Trouble(_) => {}

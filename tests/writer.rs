@@ -26,8 +26,10 @@ use tokio_postgres::Client;
 use crate::support::postgres::{Database, one, run};
 use crate::support::wait::until;
 
-static MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "bookkeeping", sql: include_str!("../migrations/0001_bookkeeping.sql") }];
+static MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "bookkeeping", sql: include_str!("../migrations/0001_bookkeeping.sql") },
+    Migration { number: 2, name: "backlog", sql: include_str!("../migrations/0002_backlog.sql") },
+];
 
 const DIMENSIONS: usize = 3;
 

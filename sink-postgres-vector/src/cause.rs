@@ -80,6 +80,11 @@ impl Cause {
         Self::of_client(&error.to_string(), std::error::Error::source(error))
     }
 
+    /// Reads a warning that the session ends.
+    pub(crate) fn of_farewell(notice: &DbError) -> Self {
+        Self::Server(Box::new(ServerError { ended: true, ..ServerError::of(notice) }))
+    }
+
     /// Reads what the driver found out by itself: no code of the server, which does not yet mean a lost connection.
     fn of_client(kind: &str, source: Option<&(dyn std::error::Error + 'static)>) -> Self {
         let io = source.and_then(|source| source.downcast_ref::<io::Error>());

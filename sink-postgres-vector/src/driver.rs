@@ -14,9 +14,9 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 use tokio_postgres::{
-    Client, NoTls, Socket,
+    AsyncMessage, Client, NoTls, Socket,
     config::{SslMode, TargetSessionAttrs},
-    error::Severity,
+    error::{DbError, Severity},
 };
 
 use crate::{
@@ -123,6 +123,11 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
+/// Whether the server is about to end the session without another word: it has lost a process of its own, or shuts down at once.
+fn is_farewell(notice: &DbError) -> bool {
+    matches!(notice.code().code(), "57P01" | "57P02") && notice.where_().is_none()
+}
+
 /// Drives by hand rather than by awaiting the connection: that would log the server's notices, and a notice of a
 /// trigger can quote a row.
 fn spawn<T>(mut connection: tokio_postgres::Connection<Socket, T>) -> Driver
@@ -133,10 +138,17 @@ where
     let reason = Arc::clone(&end);
     let task = tokio::spawn(async move {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-            if let Err(error) = message {
-                // Set before the connection is dropped, so whoever waits for an answer can read it.
-                reason.get_or_init(|| Cause::of(&error));
-                break;
+            match message {
+                // What a server says that ends all sessions at once, before it hangs up, is a warning.
+                Ok(AsyncMessage::Notice(notice)) if is_farewell(&notice) => {
+                    reason.get_or_init(|| Cause::of_farewell(&notice));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // Set before the connection is dropped, so whoever waits for an answer can read it.
+                    reason.get_or_init(|| Cause::of(&error));
+                    break;
+                }
             }
         }
     });

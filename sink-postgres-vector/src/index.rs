@@ -54,6 +54,11 @@ impl VectorIndex {
     }
 
     fn qualified_name(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
+        self.qualified(&self.name)
+    }
+
+    /// Another index of the table by its whole name, as SQL has it.
+    pub fn qualified(&self, name: &Ident) -> String {
+        format!("{}.{name}", self.schema)
     }
 }

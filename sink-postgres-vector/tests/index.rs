@@ -1,5 +1,7 @@
 //! A table's vector index: found, built by one, built anew, and left alone.
 
+use std::time::{Duration, Instant};
+
 use sink_postgres_vector::{
     BuildLimits, Connection, Error, Ident, IndexBuild, IndexFound, IndexMethod, IndexSpec, Metric,
     MigrateError, VectorIndex, VectorTable,
@@ -43,6 +45,8 @@ async fn an_index_is_built_by_one_at_a_time_and_then_searched() {
     assert_eq!(index.name().as_str(), OURS);
     assert_eq!(index.find(&connection).await.unwrap(), IndexFound::Missing);
     assert!(index.has_rows(&connection).await.unwrap());
+    assert_eq!(index.rows_up_to(&connection, 3_000).await.unwrap(), 2_000);
+    assert_eq!(index.rows_up_to(&connection, 1_000).await.unwrap(), 1_000);
     let build = begin(&database, &index).await.unwrap();
     assert!(begin(&database, &index).await.is_none(), "somebody has the turn");
     let built = build.build(&LIMITS).await.unwrap();
@@ -74,6 +78,7 @@ async fn an_index_by_hand_counts_when_it_serves_the_same_searches() {
     run(&connection, "update pg_index set indisvalid = false where indexrelid = '\"By Hand\"'::regclass")
         .await;
     assert_eq!(index.find(&connection).await.unwrap(), by_hand(false));
+    assert_eq!(index.qualified(&Ident::new("By Hand").unwrap()), "\"public\".\"By Hand\"");
     let cosine = IndexSpec { metric: Metric::Cosine, ..HNSW };
     let cosine = VectorIndex::new(&table, cosine).find(&connection).await.unwrap();
     assert_eq!(cosine, IndexFound::ByHand { name: Ident::new("a").unwrap(), valid: true });
@@ -244,4 +249,27 @@ async fn who_has_run_out_of_memory_builds_a_graph_with_less() {
     let build = begin(&database, &index).await.unwrap();
     let built = build.build(&BuildLimits { halved: 2, workers: Some(0), ..LIMITS }).await.unwrap();
     assert_eq!(built.maintenance_memory, 16 << 20);
+}
+
+#[tokio::test]
+async fn through_a_pooler_too_a_build_ends_soon_after_who_wants_it() {
+    let (database, connection, _, index) = stage(500).await;
+    let old = database.connect().await;
+    run(&old, "begin; lock table embeddings in row exclusive mode").await;
+    let mut through = database.options();
+    through.prepared = false;
+    let build = IndexBuild::begin(&through, &index).await.unwrap().unwrap();
+    let is = |what: &str| {
+        format!("select exists (select from pg_stat_activity where pid = {} and {what})", build.backend())
+    };
+    let (waits, is_there) = (is("wait_event_type = 'Lock'"), is("true"));
+    tokio::select! {
+        built = build.build(&LIMITS) => panic!("{built:?}"),
+        () = async { while !one::<bool>(&connection, &waits).await {} } => {}
+    }
+    drop(build);
+    let since = Instant::now();
+    while one::<bool>(&connection, &is_there).await {}
+    // It would wait 10 s for its lock.
+    assert!(since.elapsed() < Duration::from_secs(8), "it took {:?}", since.elapsed());
 }

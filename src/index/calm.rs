@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Records behind, over all partitions: with more, the backlog is still being written.
-const SMALL: u64 = 10_000;
+pub(super) const SMALL: u64 = 10_000;
 /// How long nothing may happen at a small lag.
 const QUIET: Duration = Duration::from_millis(250);
 /// The same where the source does not tell how far it is behind.
@@ -16,14 +16,18 @@ const SOON: Duration = Duration::from_secs(5);
 const RATE: Duration = Duration::from_secs(5);
 /// How often somebody is told that it is not calm yet.
 const TELL: Duration = Duration::from_hours(1);
+/// How long it has to be calm where a table has next to no rows: these may be the first of a backlog that is about to come.
+pub(super) const LONG: Duration = Duration::from_secs(30);
 /// How long the lag has to stay small while records keep coming.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// What the connector is doing at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// How many partitions it holds.
+    /// How many partitions it reads.
     pub(crate) partitions: usize,
+    /// How many more it was given, which have still to begin: what is in them is not known.
+    pub(crate) awaited: usize,
     /// Records behind, over all of them. `None` while that is not known of one.
     pub(crate) lag: Option<u64>,
     /// Bytes that were read and are not durable yet.
@@ -46,26 +50,39 @@ pub(super) struct Calm {
     /// Records that are settled in a second.
     rate: f64,
     told_at: Option<Instant>,
+    /// How long calm has to last, and since when it does.
+    long: Duration,
+    calm_since: Option<Instant>,
 }
 
 impl Calm {
+    /// Calm that has to last for so long.
+    pub(super) fn lasting(long: Duration) -> Self {
+        Self { long, ..Self::default() }
+    }
+
     pub(super) fn sees(&mut self, look: Look, now: Instant) -> bool {
+        let is_calm = self.is_calm(look, now);
+        lasts(&mut self.calm_since, is_calm, self.long, now)
+    }
+
+    fn is_calm(&mut self, look: Look, now: Instant) -> bool {
         let same = self.last.is_some_and(|last| last.settled == look.settled);
         self.last = Some(look);
-        let soon = self.rate(look.settled, now) * SOON.as_secs_f64();
-        let behind = look.lag.is_some_and(|lag| lag > SMALL && lag as f64 > soon);
-        if look.partitions == 0 || behind {
+        if look.partitions == 0 || look.awaited > 0 || self.is_behind(look, now) {
             (self.quiet_since, self.small_since) = (None, None);
             return false;
         }
-        let lasts = |since: &mut Option<Instant>, holds: bool, time: Duration| {
-            *since = if holds { since.or(Some(now)) } else { None };
-            since.is_some_and(|since| now.saturating_duration_since(since) >= time)
-        };
         let quiet = if look.lag.is_some() { QUIET } else { QUIET_WITHOUT_LAG };
-        let is_quiet = lasts(&mut self.quiet_since, same && look.in_flight == 0, quiet);
-        let is_steady = lasts(&mut self.small_since, look.lag.is_some(), STEADY);
+        let is_quiet = lasts(&mut self.quiet_since, same && look.in_flight == 0, quiet, now);
+        let is_steady = lasts(&mut self.small_since, look.lag.is_some(), STEADY, now);
         is_quiet || is_steady
+    }
+
+    /// Whether there is a backlog, which takes a while to be written.
+    pub(super) fn is_behind(&mut self, look: Look, now: Instant) -> bool {
+        let soon = self.rate(look.settled, now) * SOON.as_secs_f64();
+        look.lag.is_some_and(|lag| lag > SMALL && lag as f64 > soon)
     }
 
     /// Whether it is time to say, again, that it is not calm.
@@ -89,11 +106,17 @@ impl Calm {
     }
 }
 
+/// Whether something holds, and has for so long.
+fn lasts(since: &mut Option<Instant>, holds: bool, long: Duration, now: Instant) -> bool {
+    *since = if holds { since.or(Some(now)) } else { None };
+    since.is_some_and(|since| now.saturating_duration_since(since) >= long)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const IDLE: Look = Look { partitions: 2, lag: Some(1), in_flight: 0, settled: 50 };
+    const IDLE: Look = Look { partitions: 2, awaited: 0, lag: Some(1), in_flight: 0, settled: 50 };
 
     /// Whether it is calm at each of these seconds.
     fn judge(looks: &[(f64, Look)]) -> Vec<bool> {
@@ -111,10 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_or_no_partition_is_never_calm() {
+    fn a_backlog_no_partition_or_one_that_has_not_begun_is_never_calm() {
         let behind = Look { lag: Some(SMALL + 1), ..IDLE };
         let nothing = Look { partitions: 0, ..IDLE };
-        for look in [behind, nothing] {
+        let waiting = Look { awaited: 1, ..IDLE };
+        for look in [behind, nothing, waiting] {
             assert_eq!(judge(&[(0.0, look), (1.0, look), (60.0, look)]), [false; 3]);
         }
     }
@@ -140,6 +164,22 @@ mod tests {
         let calm = judge(&looks(50_000));
         assert_eq!(calm.iter().position(|calm| *calm), Some(15), "5 s to know the rate, and 10 s more");
         assert!(judge(&looks(50_001)).iter().all(|calm| !calm));
+    }
+
+    #[test]
+    fn what_has_to_last_begins_anew_with_a_backlog_and_not_with_a_record_now_and_then() {
+        let start = Instant::now();
+        let calm_at = |looks: &[(u64, Look)]| {
+            let mut calm = Calm::lasting(LONG);
+            let mut at =
+                |(second, look): &(u64, Look)| calm.sees(*look, start + Duration::from_secs(*second));
+            looks.iter().position(&mut at).map(|found| looks[found].0)
+        };
+        let seconds = |of: fn(u64) -> Look| (0..=60).map(|second| (second, of(second))).collect::<Vec<_>>();
+        assert_eq!(calm_at(&seconds(|_| IDLE)), Some(31));
+        assert_eq!(calm_at(&seconds(|second| Look { settled: second, ..IDLE })), Some(40), "a trickle");
+        let burst = |second| Look { lag: Some(if second == 20 { SMALL + 1 } else { 0 }), ..IDLE };
+        assert_eq!(calm_at(&seconds(burst)), Some(51));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is told of an index.
 
-use sink_postgres_vector::{Connection, Error, IndexFound};
+use sink_postgres_vector::{Connection, Error, Ident, IndexFound};
 
 use super::keeper::Keeper;
 use crate::monitoring::{IndexProgress, IndexState};
@@ -22,10 +22,12 @@ impl Keeper {
     }
 
     /// Of one that keeps ours from being built and serves nobody. Warns if that is news.
-    pub(super) fn tell_blocked(&self, name: &str) {
+    pub(super) fn tell_blocked(&self, name: &Ident) {
+        let qualified = self.index.qualified(name);
+        let name = name.as_str();
         let reason = format!(
             "{name}, made by hand, cannot be used: wait for its build, or, if that has failed, \
-             run `drop index concurrently {name};`"
+             run `drop index concurrently {qualified};`"
         );
         if self.told().is_none_or(|told| told.reason.as_deref() != Some(&reason)) {
             tracing::warn!(index = name, table = self.table(), "{reason}");
@@ -138,8 +140,6 @@ fn later(known: IndexState, found: &IndexFound) -> Option<IndexProgress> {
 
 #[cfg(test)]
 mod tests {
-    use sink_postgres_vector::Ident;
-
     use super::*;
 
     fn by_hand(valid: bool) -> IndexFound {

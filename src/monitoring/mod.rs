@@ -11,7 +11,7 @@ mod figures;
 mod health;
 mod index;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ struct State {
     write_time: Distribution,
     record_age: Distribution,
     held: BTreeMap<Partition, Held>,
+    /// Given to this process, and not read yet or not any more.
+    awaited: BTreeSet<Partition>,
     /// By table, in the order of the configuration.
     indexes: Vec<IndexFigures>,
     /// The tables of a LanceDB dataset, by name.
@@ -93,6 +95,7 @@ impl Monitor {
             write_time: Distribution::new(MOST_MICROS, 1e6),
             record_age: Distribution::new(MOST_MILLIS, 1e3),
             held: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             indexes: Vec::new(),
             dataset: BTreeMap::new(),
         };
@@ -173,11 +176,17 @@ impl Monitor {
         state.received.bytes += run.bytes() as u64;
     }
 
+    /// These partitions are ours, and have still to begin.
+    pub(crate) fn awaits(&self, partitions: &[Partition]) {
+        self.lock().awaited.extend(partitions.iter().cloned());
+    }
+
     /// Reading of a partition begins at `next_offset`; the source said that it ends at `end`.
     pub(crate) fn begins(&self, partition: &Partition, tenure: Tenure, next_offset: i64, end: i64) {
         let held = Held { epoch: tenure.0, next_offset, end: Some(end) };
         let mut state = self.lock();
         state.held.insert(partition.clone(), held);
+        state.awaited.remove(partition);
         state.course.enter(Phase::Running, "reading and writing".to_owned());
     }
 
@@ -186,6 +195,7 @@ impl Monitor {
         let mut state = self.lock();
         for partition in partitions {
             state.held.remove(partition);
+            state.awaited.remove(partition);
         }
     }
 
@@ -281,10 +291,32 @@ impl Monitor {
         let lags = state.held.values().map(|held| held.lag());
         Look {
             partitions: state.held.len(),
+            awaited: state.awaited.len(),
             lag: lags.sum(),
             in_flight: self.budget.used(),
             settled: state.totals.records,
         }
+    }
+
+    /// The partitions that it holds, and where each ends as the source told it last.
+    pub(crate) fn ends_held(&self) -> Vec<(Partition, Option<i64>)> {
+        self.lock().held.iter().map(|(partition, held)| (partition.clone(), held.end)).collect()
+    }
+
+    /// Whether a table's index is configured and not there.
+    pub(crate) fn lacks_an_index(&self) -> bool {
+        let is_there = [IndexState::None, IndexState::ByHand, IndexState::Ready];
+        self.lock().indexes.iter().any(|index| !is_there.contains(&index.progress.state))
+    }
+
+    /// Whether a table's index is being built.
+    pub(crate) fn builds_an_index(&self) -> bool {
+        self.lock().indexes.iter().any(|index| index.progress.state == IndexState::Building)
+    }
+
+    /// The connector's name.
+    pub(crate) fn connector(&self) -> &str {
+        &self.connector
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

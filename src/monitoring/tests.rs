@@ -153,3 +153,18 @@ fn a_report_survives_json_and_holds_nothing_of_a_record() {
     assert!(!text.contains("canary"), "{text}");
     assert!(text.contains(r#""phase":"failed""#), "{text}");
 }
+
+#[test]
+fn what_was_given_and_has_not_begun_is_awaited_until_it_begins_or_goes() {
+    let monitor = monitor();
+    let look = || (monitor.look().partitions, monitor.look().awaited);
+    monitor.awaits(&[partition(0), partition(1)]);
+    assert_eq!(look(), (0, 2));
+    begin(&monitor, 0, 0, 0);
+    assert_eq!(look(), (1, 1));
+    monitor.released(&[partition(0), partition(1)]);
+    assert_eq!(look(), (0, 0));
+    begin(&monitor, 0, 0, 0);
+    monitor.awaits(&[partition(0)]);
+    assert_eq!(look(), (1, 1), "somebody else has taken it, and it is to be taken again");
+}

@@ -99,6 +99,9 @@ impl Retained {
 /// What a source has to say.
 #[derive(Debug)]
 pub enum SourceEvent {
+    /// This process was given these partitions. Each is announced with [`SourceEvent::Assigned`] as soon as the broker says
+    /// what it holds of it, which can take as long as its leader is away.
+    Given(Vec<Partition>),
     /// This process was given a partition. It delivers nothing until [`Source::begin`].
     Assigned {
         /// Which one.

@@ -9,6 +9,7 @@ use sink_postgres_vector::{
 };
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{Again, Ready, wait_out};
 use crate::config::{self, MigrateMode, PostgresSettings, Settings, StaleWrites};
@@ -19,11 +20,10 @@ use crate::route::{Router, TableLimits};
 use crate::write::{PostgresWriter, positions};
 
 /// The schema's steps, in order. Each file is never edited after a release.
-static MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "bookkeeping",
-    sql: include_str!("../../migrations/0001_bookkeeping.sql"),
-}];
+static MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "bookkeeping", sql: include_str!("../../migrations/0001_bookkeeping.sql") },
+    Migration { number: 2, name: "backlog", sql: include_str!("../../migrations/0002_backlog.sql") },
+];
 
 /// What the connector does in its own schema, and so must be allowed to do: found out at start, not at
 /// the first bad record.
@@ -75,11 +75,12 @@ pub(crate) async fn prepare(
     postgres: &PostgresSettings,
     lanes: usize,
     again: Option<Again>,
+    stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) -> Result<Ready<PostgresWriter>, ConnectorError> {
     let options = connect_options(&settings.connector, postgres);
     let tables = wait_out(monitor, || look(settings, postgres, &options)).await?;
-    index::prepare(settings, &options, &tables, monitor).await;
+    index::prepare(settings, &options, &tables, monitor, stopping).await;
     if let Some(Again { topic, offset }) = again {
         let connection = connect(&options).await?;
         let done = positions::set_back(&connection, &settings.connector, &topic, offset).await;

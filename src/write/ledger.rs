@@ -34,13 +34,14 @@ const READING: &str = "read the positions in embedsink.offsets";
 const KEEPING: &str = "keep records in embedsink.dead_letters";
 
 const TAKE: &str = "\
-insert into embedsink.offsets as o (connector, topic, partition, next_offset, epoch)
+insert into embedsink.offsets as o (connector, topic, partition, next_offset, epoch, end_offset)
 values ($1, $2, $3,
   case when exists (select from embedsink.offsets as known
                     where known.connector = $1 and known.topic = $2
                       and known.created_at < now() - interval '1 minute')
-    then $5 else $4 end, 1)
-on conflict (connector, topic, partition) do update set epoch = o.epoch + 1, updated_at = now()
+    then $5 else $4 end, 1, $6)
+on conflict (connector, topic, partition) do update
+set epoch = o.epoch + 1, end_offset = excluded.end_offset, updated_at = now()
 returning o.next_offset, o.epoch, case when o.last_offset = o.next_offset - 1 then o.last_timestamp end";
 
 const MOVE: &str = "\
@@ -77,12 +78,13 @@ pub(super) async fn take(
     partition: &Partition,
     first: First,
 ) -> Result<Taken, Error> {
-    let parameters: [Parameter<'_>; 5] = [
+    let parameters: [Parameter<'_>; 6] = [
         (&connector, Type::TEXT),
         (&partition.topic(), Type::TEXT),
         (&partition.number(), Type::INT4),
         (&first.offset, Type::INT8),
         (&first.late, Type::INT8),
+        (&first.end, Type::INT8),
     ];
     let row = transaction.during(TAKING, transaction.client().query_typed_one(TAKE, &parameters)).await?;
     let epoch: i64 = column(&row, 1)?;

@@ -56,7 +56,8 @@ impl<'i> IndexBuild<'i> {
             true => ("set statement_timeout = 0; set lock_timeout = 0", "pg_try_advisory_lock"),
             false => (
                 "begin; set local statement_timeout = 0; set local lock_timeout = '10s'; \
-                 select set_config(name, '0', true) from pg_catalog.pg_settings where name = 'transaction_timeout'",
+                 select set_config(name, case name when 'transaction_timeout' then '0' else '5s' end, true) \
+                 from pg_catalog.pg_settings where name in ('client_connection_check_interval', 'transaction_timeout')",
                 "pg_try_advisory_xact_lock",
             ),
         };
@@ -78,6 +79,11 @@ impl<'i> IndexBuild<'i> {
     /// What is there, now that nobody else can change it.
     pub async fn find(&self) -> Result<IndexFound, Error> {
         self.index.find(&self.connection).await
+    }
+
+    /// Whether somebody builds an index on the table at the moment, by hand.
+    pub async fn is_under_way(&self) -> Result<bool, Error> {
+        Ok(self.index.progress(&self.connection).await?.is_some())
     }
 
     /// Drops ours, which a broken build has left. Takes as long as transactions last that may know it.
@@ -115,7 +121,8 @@ impl<'i> IndexBuild<'i> {
             IndexMethod::Ivfflat { .. } => maintenance_memory,
         };
         // An empty table is indexed in no time; to do it concurrently would wait for every old transaction of the database.
-        let concurrently = self.is_session && rows > 0.0;
+        // The sample does not say that it is empty: a large table with a few rows can show none.
+        let concurrently = self.is_session && index.has_rows(&self.connection).await?;
         let create = Create {
             schema: &index.schema,
             table: &index.table,

@@ -174,6 +174,17 @@ impl VectorIndex {
         connection.during(format!("look whether {} has rows", self.table), answer).await
     }
 
+    /// How many rows the table has, counted up to `most`.
+    pub async fn rows_up_to(&self, connection: &Connection, most: u32) -> Result<u32, Error> {
+        let sql = format!(
+            "select count(*)::int4 from (select from {} limit {most}) as seen",
+            self.qualified_table()
+        );
+        let answer = async { connection.client().query_typed_one(&sql, &[]).await?.try_get::<_, i32>(0) };
+        let rows = connection.during(format!("look how many rows {} has", self.table), answer).await?;
+        Ok(u32::try_from(rows).unwrap_or(0))
+    }
+
     /// About how many rows the table has: counted when it is small, otherwise by a sample of its pages.
     pub(super) async fn rows(&self, client: &Client) -> Result<f64, tokio_postgres::Error> {
         let table = self.qualified_table();

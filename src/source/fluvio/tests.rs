@@ -175,7 +175,7 @@ impl Stage {
         loop {
             let next = tokio::time::timeout(IN_VAIN, self.source.next()).await;
             match next.expect("waited in vain for an event") {
-                Ok(SourceEvent::Ends(_) | SourceEvent::Trouble(_)) => {}
+                Ok(SourceEvent::Given(_) | SourceEvent::Ends(_) | SourceEvent::Trouble(_)) => {}
                 other => return other,
             }
         }

@@ -114,6 +114,7 @@ impl<C: Cluster> Watch<'_, C> {
             if self.known.insert(number) {
                 let partition =
                     Partition::new(settings.topic.name.as_str(), i32::try_from(number).unwrap_or(i32::MAX));
+                self.desk.say(Ok(SourceEvent::Given(vec![partition.clone()])));
                 self.asking.spawn(announce(Arc::clone(self.desk), partition, Duration::ZERO));
             }
         }

@@ -52,8 +52,9 @@ impl Poller {
             self.consumer.assign(&nothing).map_err(gone)?;
         }
         let due = Instant::now();
-        let new = partitions.into_iter().map(|partition| (partition, State::Unannounced { due }));
+        let new = partitions.iter().map(|partition| (partition.clone(), State::Unannounced { due }));
         self.states.extend(new);
+        self.say(Ok(SourceEvent::Given(partitions)));
         Ok(())
     }
 

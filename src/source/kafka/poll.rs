@@ -22,7 +22,7 @@ use super::context::{Clients, Context, Note, Notes, is_refusal};
 use super::header::pack_headers;
 use super::rejoin::Watch;
 use crate::commit::CommitPoint;
-use crate::config::KafkaSettings;
+use crate::config::{KafkaSettings, Secret};
 use crate::source::{
     Budget, Fetched, FetchedBuilder, HeadersBuilder, Partition, SourceError, SourceEvent, SourceRecord,
     Tenure,
@@ -86,6 +86,8 @@ pub(super) struct Poller {
     /// When it was told last.
     pub(super) advised: Option<Instant>,
     pub(super) watch: Watch,
+    /// When to ask for the ends of partitions; `None` where librdkafka tells them.
+    pub(super) ends_due: Option<Instant>,
 }
 
 /// The thread's ends of the two channels.
@@ -115,7 +117,10 @@ impl Poller {
         budget: Budget,
         runtime: Handle,
     ) -> Self {
+        let is_silent = |value: &Secret| value.expose().trim() == "0";
+        let ends_due = settings.properties.get("statistics.interval.ms").filter(|value| is_silent(value));
         Self {
+            ends_due: ends_due.map(|_| Instant::now()),
             consumer: clients.consumer,
             asker: clients.asker,
             notes: clients.notes,
@@ -205,6 +210,7 @@ impl Poller {
             self.heed_notes()?;
             self.let_go();
             self.announce();
+            self.ask_ends();
             self.start()?;
             self.deliver()?;
             // With a run at hand only what is there already is added: freshness goes first.

@@ -6,11 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::poll::Poller;
 use crate::source::{Partition, SourceEvent};
+
+/// How often the broker is asked for the ends with `statistics.interval.ms: 0`.
+const ASK_ENDS: Duration = Duration::from_secs(5);
 
 /// The few members that are read; all others are skipped.
 #[derive(Deserialize)]
@@ -105,14 +109,27 @@ impl Poller {
         }
     }
 
+    /// Asks for the ends where librdkafka was told not to say them.
+    pub(super) fn ask_ends(&mut self) {
+        let now = Instant::now();
+        if self.ends_due.is_some_and(|due| due <= now) {
+            self.tell_ends(self.asked_ends());
+            self.ends_due = Some(Instant::now() + ASK_ENDS);
+        }
+    }
+
+    fn asked_ends(&self) -> Vec<(Partition, i64)> {
+        let asked = self.reading().into_iter().map_while(|(partition, ..)| {
+            // A broker that is away costs one question.
+            self.ask_retained(&partition).map(|retained| (partition, retained.end))
+        });
+        asked.collect()
+    }
+
     /// Tells where our partitions end.
     pub(super) fn tell_ends(&self, mut ends: Vec<(Partition, i64)>) {
         if self.paused {
-            let asked = self.reading().into_iter().map_while(|(partition, ..)| {
-                // A broker that is away costs one question.
-                self.ask_retained(&partition).map(|retained| (partition, retained.end))
-            });
-            ends = asked.collect();
+            ends = self.asked_ends();
         } else {
             ends.retain(|(partition, _)| self.states.contains_key(partition));
         }

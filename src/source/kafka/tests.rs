@@ -124,6 +124,53 @@ async fn next(source: &mut KafkaSource) -> SourceEvent {
     event.expect("in time").expect("an event")
 }
 
+/// Waits for the assignment, and says which partitions it gives.
+async fn given(source: &mut KafkaSource) -> Vec<Partition> {
+    match next(source).await {
+        SourceEvent::Given(mut partitions) => {
+            partitions.sort_unstable();
+            partitions
+        }
+        other => panic!("{other:?} before the assignment"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_leader_is_away_is_known_to_be_ours_before_any_is_announced() {
+    let mock = MockCluster::new(2).expect("a cluster");
+    mock.create_topic("topic", 2, 1).expect("a topic");
+    mock.partition_leader("topic", 0, Some(1)).expect("a leader");
+    mock.partition_leader("topic", 1, None).expect("no leader");
+    let mut settings = settings(&[]);
+    settings.bootstrap_servers = vec![mock.bootstrap_servers()];
+    let mut source = KafkaSource::start(&settings, usize::MAX, Budget::new(1 << 20)).expect("a source");
+    let partition = |number| Partition::new("topic", number);
+    assert_eq!(given(&mut source).await, [partition(0), partition(1)]);
+    match next(&mut source).await {
+        SourceEvent::Assigned { partition: first, .. } => assert_eq!(first, partition(0)),
+        other => panic!("{other:?} before what can be announced"),
+    }
+    source.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_partitions_end_is_told_without_statistics_too() {
+    let mock = MockCluster::new(1).expect("a cluster");
+    mock.create_topic("topic", 1, 1).expect("a topic");
+    let mut settings = settings(&[("statistics.interval.ms", "0")]);
+    settings.bootstrap_servers = vec![mock.bootstrap_servers()];
+    let mut source = KafkaSource::start(&settings, usize::MAX, Budget::new(1 << 20)).expect("a source");
+    let partition = Partition::new("topic", 0);
+    loop {
+        match next(&mut source).await {
+            SourceEvent::Assigned { partition, .. } => source.begin(&partition, Tenure(1), 0),
+            SourceEvent::Ends(ends) => break assert_eq!(ends, [(partition, 0)]),
+            _ => {}
+        }
+    }
+    source.close(Duration::from_secs(5)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     let mock = MockCluster::new(1).expect("a cluster");
@@ -131,6 +178,7 @@ async fn positions_reach_the_broker_as_advice_and_a_refusal_is_harmless() {
     let mut settings = settings(&[("session.timeout.ms", "4000")]);
     settings.bootstrap_servers = vec![mock.bootstrap_servers()];
     let mut source = KafkaSource::start(&settings, usize::MAX, Budget::new(1 << 20)).expect("a source");
+    given(&mut source).await;
     for _ in 0..2 {
         assert!(matches!(next(&mut source).await, SourceEvent::Assigned { .. }));
     }
