@@ -176,10 +176,10 @@ mod tests {
             looks.iter().position(&mut at).map(|found| looks[found].0)
         };
         let seconds = |of: fn(u64) -> Look| (0..=60).map(|second| (second, of(second))).collect::<Vec<_>>();
-        assert_eq!(calm_at(&seconds(|_| IDLE)), Some(31));
+        assert_eq!(calm_at(&seconds(|_| IDLE)), Some(32), "two seconds until it is quiet");
         assert_eq!(calm_at(&seconds(|second| Look { settled: second, ..IDLE })), Some(40), "a trickle");
         let burst = |second| Look { lag: Some(if second == 20 { SMALL + 1 } else { 0 }), ..IDLE };
-        assert_eq!(calm_at(&seconds(burst)), Some(51));
+        assert_eq!(calm_at(&seconds(burst)), Some(52));
     }
 
     #[test]
