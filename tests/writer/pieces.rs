@@ -53,7 +53,8 @@ async fn a_batch_that_takes_longer_than_a_statement_may_is_written_in_pieces_and
     assert_eq!(transactions, 1);
 
     // The next one need not find out again.
-    let second: Vec<_> = records(&names, "two")
+    let others: Vec<String> = (0..ROWS).map(|number| format!("s{number:03}")).collect();
+    let second: Vec<_> = records(&others, "two")
         .into_iter()
         .map(|(offset, key, payload)| (offset + ROWS as i64, key, payload))
         .collect();
