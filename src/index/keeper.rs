@@ -102,14 +102,14 @@ impl Keeper {
 
     /// Until the index is there, cannot be built, or waits for somebody's hand.
     pub(super) async fn prepare(self) {
-        self.see_to(Blocked::GoesOn).await;
+        Box::pin(self.see_to(Blocked::GoesOn)).await;
     }
 
     /// Until the stop.
     pub(super) async fn run(self) {
         // That of an immediate index may have failed before the first record.
         if self.told().is_none_or(|told| told.state != IndexState::Failed) {
-            self.see_to(Blocked::Waits).await;
+            Box::pin(self.see_to(Blocked::Waits)).await;
         }
         self.look_on().await;
     }
