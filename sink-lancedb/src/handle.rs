@@ -20,6 +20,8 @@ pub(crate) struct Handle {
     /// Held by what writes, also where nobody waits for it any more.
     writing: Arc<Mutex<()>>,
     lock: Option<Arc<Lock>>,
+    /// Whether the table was not there and has been made.
+    is_new: bool,
 }
 
 impl Handle {
@@ -31,17 +33,23 @@ impl Handle {
     ) -> Result<(Self, SchemaRef), Error> {
         let failed = |error: lancedb::Error| Error::engine(format!("open the LanceDB table {name}"), &error);
         let place = dataset.place();
+        place.cover(name);
         let connection = place.connect().await.map_err(failed)?;
+        let mut is_new = false;
         let table = match connection.open_table(name).execute().await {
             Ok(table) => table,
-            Err(lancedb::Error::TableNotFound { .. }) => {
+            // With rows and without a version it is a damaged table, and no missing one.
+            Err(lancedb::Error::TableNotFound { .. }) if !place.has_rows(name) => {
+                is_new = true;
                 let make = connection.create_empty_table(name, Arc::clone(schema)).execute();
                 make.await.map_err(|error| Error::engine(format!("make the LanceDB table {name}"), &error))?
             }
             Err(error) => return Err(failed(error)),
         };
         let (mut handle, found) = Self::checked(place, name, table, schema).await?;
+        place.settle().await.map_err(failed)?;
         handle.lock = dataset.lock();
+        handle.is_new = is_new;
         Ok((handle, found))
     }
 
@@ -80,6 +88,7 @@ impl Handle {
             table: Some(table),
             writing: Arc::default(),
             lock: None,
+            is_new: false,
         };
         Ok((handle, found))
     }
@@ -97,16 +106,20 @@ impl Handle {
         opened.await.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
     }
 
-    /// Writes, to the end even if the caller is dropped. A commit cannot be called back: if it came late, between the read and the
-    /// write of the one who tries again, a key could be appended twice. The lock of the dataset is held as long.
+    /// Writes, to the end even if the caller is dropped, and to the disk. A commit cannot be called back: if it came late,
+    /// between the read and the write of the one who tries again, a key could be appended twice. The lock of the dataset is held
+    /// as long.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl Future<Output = lancedb::Result<T>> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = Arc::clone(&self.writing).lock_owned().await;
-        let lock = self.lock.clone();
+        let (lock, place) = (self.lock.clone(), Arc::clone(&self.place));
         let task = tokio::spawn(async move {
-            let done = Box::pin(work).await;
+            let done = match Box::pin(work).await {
+                Ok(done) => place.settle().await.map(|()| done),
+                Err(error) => Err(error),
+            };
             drop((turn, lock));
             done
         });
@@ -117,9 +130,18 @@ impl Handle {
         done.map_err(self.writing())
     }
 
+    /// Makes sure that what is there is on the disk, where there is nothing to write. It may have come by a write whose end failed.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        self.place.settle().await.map_err(self.writing())
+    }
+
     /// Whether the operating system keeps other writers away.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.is_some()
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     pub(crate) fn give(&mut self, table: Table) {

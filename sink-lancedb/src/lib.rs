@@ -20,6 +20,7 @@
 
 #![cfg(feature = "lancedb")]
 
+mod barrier;
 mod class;
 mod contract;
 mod dataset;
@@ -29,6 +30,7 @@ mod fault;
 mod handle;
 mod index;
 mod keyed;
+mod local;
 mod lock;
 mod overwrite;
 mod reader;

@@ -94,6 +94,11 @@ impl VectorTable {
         self.spec.dimensions
     }
 
+    /// Whether it was missing, and opening it has made it.
+    pub fn is_new(&self) -> bool {
+        self.handle.is_new()
+    }
+
     /// Inserts the rows, or replaces those whose key is there and that differ. All or nothing.
     ///
     /// It reads the rows of these keys first: that takes a fifth of what writing them does, and spares writing what is there
@@ -124,7 +129,9 @@ impl VectorTable {
             }
         }
         done.changed = wanted.len() as u64;
-        if !wanted.is_empty() {
+        if wanted.is_empty() {
+            self.handle.settle().await?;
+        } else {
             let failed = self.handle.writing();
             let batch = encode(&self.schema, &wanted).map_err(|error| failed(error.into()))?;
             drop(stored);
@@ -167,7 +174,9 @@ impl VectorTable {
             }
         }
         done.deleted = wanted.len() as u64;
-        if !wanted.is_empty() {
+        if wanted.is_empty() {
+            self.handle.settle().await?;
+        } else {
             let filter = with_keys("id", wanted.into_iter());
             let target = table.clone();
             self.handle.write(async move { target.delete(&filter).await }).await?;
