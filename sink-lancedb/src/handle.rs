@@ -34,13 +34,13 @@ impl Handle {
         let failed = |error: lancedb::Error| Error::engine(format!("open the LanceDB table {name}"), &error);
         let place = dataset.place();
         place.cover(name);
-        let connection = place.connect().await.map_err(failed)?;
         let mut is_new = false;
-        let table = match connection.open_table(name).execute().await {
+        let table = match open_table(place, name).await {
             Ok(table) => table,
             // With rows and without a version it is a damaged table, and no missing one.
             Err(lancedb::Error::TableNotFound { .. }) if !place.has_rows(name) => {
                 is_new = true;
+                let connection = place.connect().await.map_err(failed)?;
                 let make = connection.create_empty_table(name, Arc::clone(schema)).execute();
                 make.await.map_err(|error| Error::engine(format!("make the LanceDB table {name}"), &error))?
             }
@@ -63,8 +63,7 @@ impl Handle {
         if place.folder_of(name).is_some_and(|folder| !folder.exists()) {
             return Ok(None);
         }
-        let opened = async { place.connect().await?.open_table(name).execute().await };
-        match opened.await {
+        match open_table(place, name).await {
             Ok(table) => {
                 let found = table.schema().await.map_err(|error| reading(name, &error))?;
                 Self::checked(place, name, table, schema.unwrap_or(&found)).await.map(Some)
@@ -102,8 +101,8 @@ impl Handle {
         if let Some(table) = self.table.take() {
             return Ok(table);
         }
-        let opened = async { self.place.connect().await?.open_table(&*self.name).execute().await };
-        opened.await.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
+        let opened = open_table(&self.place, &self.name).await;
+        opened.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
     }
 
     /// Writes, to the end even if the caller is dropped, and to the disk. A commit cannot be called back: if it came late,
@@ -175,6 +174,19 @@ impl Handle {
         let name = Arc::clone(&self.name);
         move |error| Error::engine(format!("tidy the LanceDB table {name}"), &error)
     }
+}
+
+/// Opens a table. A manifest that has lost its end makes LanceDB panic, and is told as any other damage.
+async fn open_table(place: &Arc<Place>, name: &str) -> lancedb::Result<Table> {
+    let (place, table) = (Arc::clone(place), name.to_owned());
+    let opening = tokio::spawn(async move { place.connect().await?.open_table(table).execute().await });
+    opening.await.unwrap_or_else(|failed| {
+        Err(if failed.is_panic() {
+            lancedb::Error::TableCorrupted { name: name.to_owned(), source: "its manifest".into() }
+        } else {
+            lancedb::Error::Timeout { message: "the runtime stops".to_owned() }
+        })
+    })
 }
 
 fn reading(name: &str, error: &lancedb::Error) -> Error {

@@ -2,6 +2,7 @@
 
 mod arrow;
 mod crash;
+mod damage;
 mod disk;
 mod keyed;
 mod lock;
