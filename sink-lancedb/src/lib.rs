@@ -44,7 +44,7 @@ pub use class::Class;
 pub use contract::Mismatch;
 pub use dataset::{Dataset, DatasetOptions, LockedDataset};
 pub use error::{EngineFault, Error};
-pub use index::{IndexFound, IndexMethod, IndexSpec, Metric};
+pub use index::{IndexFit, IndexFound, IndexMethod, IndexSpec, Metric};
 pub use keyed::{KeyedReader, KeyedRow, KeyedSpec, KeyedTable, Kind, Value};
 pub use overwrite::Overwrite;
 pub use reader::{Nearest, Neighbour, VectorReader};

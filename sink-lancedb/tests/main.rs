@@ -4,6 +4,7 @@ mod arrow;
 mod crash;
 mod damage;
 mod disk;
+mod index;
 mod keyed;
 mod lock;
 mod schema;
