@@ -51,7 +51,7 @@ pub(crate) fn check(table: &str, expected: &Schema, found: &Schema) -> Result<()
         let (name, wanted) = (column.name(), type_name(column.data_type()));
         let anew = format!(
             "Write it anew with a column {name} of {wanted}, or name another table; moving the folder {table}.lance \
-             away lets the table be made anew."
+             away lets the table be made anew, without the rows written so far."
         );
         match found.field_with_name(name) {
             Err(_) => mismatches.push(Mismatch {

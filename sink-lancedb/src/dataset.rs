@@ -1,16 +1,25 @@
 //! Where tables are: a folder, or an object store by URI.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{self, Component, Path, PathBuf},
+    sync::Arc,
+};
 
 use lancedb::{Connection, ObjectStoreRegistry, Session};
 
-use crate::{error::Error, lock::Lock};
+use crate::{
+    barrier::{Barrier, Disk},
+    error::Error,
+    local::LocalProvider,
+    lock::Lock,
+};
 
 /// What a dataset is opened with.
 #[derive(Clone)]
 pub struct DatasetOptions {
     /// A folder, absolute or not, with or without `file://`; or with the crate's feature of that name a URI
-    /// `s3://…` (`aws`), `gs://…` (`gcs`), `az://…` or `abfss://…` (`azure`).
+    /// `s3://…` (`aws`), `gs://…` (`gcs`), `az://…` or `abfss://…` (`azure`). `~` stands for nothing.
     pub uri: String,
     /// What the object store needs: LanceDB's own names, such as `aws_access_key_id`. Never shown.
     pub storage_options: Vec<(String, String)>,
@@ -62,34 +71,48 @@ pub struct LockedDataset {
 #[derive(Debug)]
 pub(crate) struct Place {
     options: DatasetOptions,
+    /// Absolute, and the one that is locked.
     folder: Option<PathBuf>,
+    /// Between the files of a version and the version, in a folder.
+    barrier: Option<Arc<Barrier>>,
 }
 
 impl Dataset {
-    /// Looks at the URI, touches nothing.
+    /// Looks at the URI, touches nothing. A folder that is not absolute starts at the working directory of this moment.
     ///
     /// # Errors
     /// [`Error::Uri`], and [`Error::Folder`] for what is there and no folder.
-    pub fn open(mut options: DatasetOptions) -> Result<Self, Error> {
+    pub fn open(options: DatasetOptions) -> Result<Self, Error> {
+        Self::on(options, Disk::Real)
+    }
+
+    pub(crate) fn on(mut options: DatasetOptions, disk: Disk) -> Result<Self, Error> {
+        let refused = |problem: String| Error::Uri { uri: options.uri.clone(), problem };
         let folder = match options.uri.split_once("://") {
-            None => Some(PathBuf::from(&options.uri)),
-            Some(("file", path)) => Some(PathBuf::from(path)),
+            None => Some(plain(&options.uri).map_err(refused)?),
+            Some(("file", path)) => Some(Path::new(path)),
             Some((scheme, _)) => {
-                store(scheme).map_err(|problem| Error::Uri { uri: options.uri.clone(), problem })?;
+                store(scheme).map_err(refused)?;
                 None
             }
         };
-        if let Some(folder) = &folder {
-            if folder.as_os_str().is_empty() {
-                return Err(Error::Uri { uri: options.uri, problem: "it names no folder".to_owned() });
-            }
-            if folder.exists() && !folder.is_dir() {
-                let problem = "it is not a folder".to_owned();
-                return Err(Error::Folder { folder: folder.clone(), problem, passes: false });
-            }
-            options.uri = folder.to_string_lossy().into_owned();
+        let Some(folder) = folder else {
+            return Ok(Self { place: Arc::new(Place { options, folder: None, barrier: None }) });
+        };
+        if folder.as_os_str().is_empty() {
+            return Err(refused("it names no folder".to_owned()));
         }
-        Ok(Self { place: Arc::new(Place { options, folder }) })
+        let folder =
+            absolute(folder).map_err(|error| refused(format!("it cannot be made absolute: {error}")))?;
+        let Some(text) = folder.to_str() else {
+            return Err(refused("it starts at the working directory, whose name is not UTF-8".to_owned()));
+        };
+        if folder.exists() && !folder.is_dir() {
+            return Err(Error::Folder { folder, problem: "it is not a folder".to_owned(), passes: false });
+        }
+        options.uri = text.to_owned();
+        let barrier = Some(Arc::new(Barrier::new(folder.clone(), disk)));
+        Ok(Self { place: Arc::new(Place { options, folder: Some(folder), barrier }) })
     }
 
     /// Makes this process the only writer, at once or not at all. A missing folder is made.
@@ -152,10 +175,36 @@ impl Place {
         self.folder.as_ref().map(|folder| folder.join(format!("{table}.lance")))
     }
 
+    /// Whether a table's folder has files with rows, whatever else it lacks.
+    pub(crate) fn has_rows(&self, table: &str) -> bool {
+        let data = self.folder_of(table).map(|folder| folder.join("data"));
+        data.and_then(|data| data.read_dir().ok()).is_some_and(|mut files| files.next().is_some())
+    }
+
+    /// From now on what this table has counts for [`settle`](Self::settle).
+    pub(crate) fn cover(&self, table: &str) {
+        if let (Some(barrier), Some(folder)) = (&self.barrier, self.folder_of(table)) {
+            barrier.cover(folder);
+        }
+    }
+
+    /// Brings to the disk what the tables that are written to have in a folder. LanceDB makes it so before each version, and keeps a
+    /// failure to itself that comes after: so whoever commits asks here as well, before he says so.
+    pub(crate) async fn settle(&self) -> lancedb::Result<()> {
+        let Some(barrier) = self.barrier.clone() else { return Ok(()) };
+        let settled = tokio::task::spawn_blocking(move || barrier.settle()).await;
+        settled
+            .map_err(|_| lancedb::Error::Timeout { message: "the runtime stops".to_owned() })?
+            .map_err(|error| lancedb::Error::Lance { source: lance_core::Error::io_source(Box::new(error)) })
+    }
+
     /// Connects with caches of its own, so that dropping the connection gives all of their memory back.
     pub(crate) async fn connect(&self) -> lancedb::Result<Connection> {
         let options = &self.options;
         let stores = Arc::new(ObjectStoreRegistry::default());
+        if let Some(barrier) = &self.barrier {
+            stores.insert("file", Arc::new(LocalProvider::new(Arc::clone(barrier))));
+        }
         let session = Session::new(options.index_cache, options.metadata_cache, stores);
         lancedb::connect(&options.uri)
             .session(Arc::new(session))
@@ -165,6 +214,51 @@ impl Place {
             .execute()
             .await
     }
+}
+
+/// A folder that is given as a plain path. What LanceDB would take for something else is refused: the lock would be on one folder, and
+/// the tables in another.
+fn plain(uri: &str) -> Result<&Path, String> {
+    if uri.starts_with('~') {
+        return Err(format!(
+            "`~` stands for nothing here: write the folder's whole path, or ./{uri} for one of that name"
+        ));
+    }
+    // One letter is a drive of Windows.
+    let scheme = uri.split_once(':').filter(|(scheme, _)| {
+        scheme.len() > 1
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    });
+    match scheme {
+        None => Ok(Path::new(uri)),
+        Some(("file", path)) => {
+            Err(format!("a scheme needs `//`: write {path}, or ./{uri} for a folder of that name"))
+        }
+        Some((scheme, rest)) => Err(format!(
+            "a scheme needs `//`: write {scheme}://{}, or ./{uri} for a folder of that name",
+            rest.trim_start_matches('/')
+        )),
+    }
+}
+
+/// The one path of a folder, whoever reads it: `..` behind a link is another folder to the operating system than to who only looks
+/// at names, as LanceDB does.
+fn absolute(folder: &Path) -> std::io::Result<PathBuf> {
+    let folder = path::absolute(folder)?;
+    if !folder.components().any(|part| part == Component::ParentDir) {
+        return Ok(folder);
+    }
+    let mut plain = PathBuf::new();
+    for part in folder.components() {
+        if part == Component::ParentDir {
+            plain = plain.canonicalize().unwrap_or(plain);
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    Ok(plain)
 }
 
 /// Whether this build knows object stores of this kind.

@@ -137,6 +137,11 @@ impl Error {
         matches!(self, Self::Engine { fault, .. } if fault.0.kind == FaultKind::InDoubt)
     }
 
+    /// Whether there is no room on the disk. What [`VectorTable::prune`](crate::VectorTable::prune) removes may make some.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Engine { fault, .. } if fault.0.kind == FaultKind::DiskFull)
+    }
+
     /// How to fix it, as whole sentences. `None` if it passes by itself or nothing general can be said.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {

@@ -39,6 +39,11 @@ pub(crate) enum FaultKind {
     Internal,
 }
 
+/// What the engine says of a file that does not end like one of its own, or is shorter than it was. Of these errors nothing but
+/// the text is left when they come here.
+const DAMAGED: [&str; 3] =
+    ["file does not appear to be a Lance file", "Requested range was invalid", "Out of range of file"];
+
 impl Fault {
     pub(crate) fn of(error: &lancedb::Error) -> Self {
         let chain = || causes(error);
@@ -48,16 +53,24 @@ impl Fault {
         let code = system.and_then(std::io::Error::raw_os_error).or_else(|| os_code(&text));
         let kind = if chain().any(|error| error.is::<CommitStatusUnknownError>()) {
             FaultKind::InDoubt
-        } else if let Some(kind) =
-            code.map(std::io::Error::from_raw_os_error).and_then(|error| of_system(error.kind()))
+        } else if let Some(kind) = code
+            .map(|code| std::io::Error::from_raw_os_error(code).kind())
+            .or_else(|| system.map(std::io::Error::kind))
+            .and_then(of_system)
         {
             kind
+        } else if DAMAGED.iter().any(|words| text.contains(words)) {
+            FaultKind::Corrupt
         } else {
-            chain().find_map(of_engine).unwrap_or(if code.is_some() {
-                FaultKind::Storage
-            } else {
-                FaultKind::Internal
-            })
+            let mut kinds = chain().filter_map(of_engine);
+            // Around what is wrong there is often no more than that something was to be read.
+            match kinds.find(|kind| *kind != FaultKind::Storage) {
+                Some(kind) => kind,
+                None if code.is_some() || chain().any(|error| of_engine(error).is_some()) => {
+                    FaultKind::Storage
+                }
+                None => FaultKind::Internal,
+            }
         };
         let system = code.map(|code| std::io::Error::from_raw_os_error(code).to_string());
         Self { kind, system, place: place(&text) }
@@ -89,11 +102,8 @@ impl Fault {
             }
             FaultKind::ReadOnly => "Mount the file system for writing, or name another folder.",
             FaultKind::Conflict => "Let no other program write to the dataset meanwhile.",
-            FaultKind::Missing => {
-                "Restore the files of the table from a copy, or move its folder away: it is then made anew."
-            }
-            FaultKind::Corrupt => {
-                "Restore the table from a copy, or move its folder away and write it anew from the source."
+            FaultKind::Missing | FaultKind::Corrupt => {
+                "Restore the whole dataset from a copy, all tables as of one moment. Without a copy, move the whole dataset away and write it anew from the source. A table whose folder alone is moved away is made anew, and stays without the rows written so far."
             }
             FaultKind::TableName => "Name the table with ASCII letters, digits, `_`, `-` and `.` only.",
             FaultKind::Unsupported => {
@@ -150,6 +160,9 @@ fn of_system(kind: ErrorKind) -> Option<FaultKind> {
         ErrorKind::PermissionDenied => Some(FaultKind::Denied),
         ErrorKind::ReadOnlyFilesystem => Some(FaultKind::ReadOnly),
         ErrorKind::TimedOut => Some(FaultKind::Timeout),
+        // Here only files are opened that a version names, and a folder that is in the way of one is no better than none.
+        ErrorKind::NotFound => Some(FaultKind::Missing),
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Some(FaultKind::Corrupt),
         _ => None,
     }
 }
@@ -172,11 +185,31 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
             _ => None,
         };
     }
-    let error = match error.downcast_ref::<Lance>() {
-        Some(Lance::Shared { source }) => source,
-        Some(error) => error,
-        None => return None,
-    };
+    if let Some(error) = error.downcast_ref::<object_store::Error>() {
+        return match error {
+            object_store::Error::NotFound { .. } => Some(FaultKind::Missing),
+            // A small file is held whole, and is shorter than it was.
+            object_store::Error::Generic { store: "memory", .. } => Some(FaultKind::Corrupt),
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+                Some(FaultKind::Denied)
+            }
+            _ => None,
+        };
+    }
+    let error = error.downcast_ref::<Lance>()?.find_root();
+    match error {
+        Lance::InvalidInput { location, .. } | Lance::Arrow { location, .. }
+            if reads_a_format(location.file()) =>
+        {
+            return Some(FaultKind::Corrupt);
+        }
+        Lance::IO { location, source, .. }
+            if reads_a_format(location.file()) && !source.is::<object_store::Error>() =>
+        {
+            return Some(FaultKind::Corrupt);
+        }
+        _ => {}
+    }
     match error {
         Lance::CommitConflict { .. }
         | Lance::RetryableCommitConflict { .. }
@@ -195,6 +228,18 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
         }
         _ => None,
     }
+}
+
+/// Whether this source of the engine's takes files apart: what it refuses, or cannot make anything of, is in a file.
+fn reads_a_format(source: &str) -> bool {
+    [
+        ("lance-file-", "reader.rs"),
+        ("lance-table-", "deletion.rs"),
+        ("lance-table-", "manifest.rs"),
+        ("lance-io-", "utils.rs"),
+    ]
+    .iter()
+    .any(|(part, name)| source.contains(part) && source.ends_with(name))
 }
 
 /// The number in "(os error 28)".

@@ -20,6 +20,8 @@ pub(crate) struct Handle {
     /// Held by what writes, also where nobody waits for it any more.
     writing: Arc<Mutex<()>>,
     lock: Option<Arc<Lock>>,
+    /// Whether the table was not there and has been made.
+    is_new: bool,
 }
 
 impl Handle {
@@ -31,17 +33,23 @@ impl Handle {
     ) -> Result<(Self, SchemaRef), Error> {
         let failed = |error: lancedb::Error| Error::engine(format!("open the LanceDB table {name}"), &error);
         let place = dataset.place();
-        let connection = place.connect().await.map_err(failed)?;
-        let table = match connection.open_table(name).execute().await {
+        place.cover(name);
+        let mut is_new = false;
+        let table = match open_table(place, name).await {
             Ok(table) => table,
-            Err(lancedb::Error::TableNotFound { .. }) => {
+            // With rows and without a version it is a damaged table, and no missing one.
+            Err(lancedb::Error::TableNotFound { .. }) if !place.has_rows(name) => {
+                is_new = true;
+                let connection = place.connect().await.map_err(failed)?;
                 let make = connection.create_empty_table(name, Arc::clone(schema)).execute();
                 make.await.map_err(|error| Error::engine(format!("make the LanceDB table {name}"), &error))?
             }
             Err(error) => return Err(failed(error)),
         };
         let (mut handle, found) = Self::checked(place, name, table, schema).await?;
+        place.settle().await.map_err(failed)?;
         handle.lock = dataset.lock();
+        handle.is_new = is_new;
         Ok((handle, found))
     }
 
@@ -55,8 +63,7 @@ impl Handle {
         if place.folder_of(name).is_some_and(|folder| !folder.exists()) {
             return Ok(None);
         }
-        let opened = async { place.connect().await?.open_table(name).execute().await };
-        match opened.await {
+        match open_table(place, name).await {
             Ok(table) => {
                 let found = table.schema().await.map_err(|error| reading(name, &error))?;
                 Self::checked(place, name, table, schema.unwrap_or(&found)).await.map(Some)
@@ -80,6 +87,7 @@ impl Handle {
             table: Some(table),
             writing: Arc::default(),
             lock: None,
+            is_new: false,
         };
         Ok((handle, found))
     }
@@ -93,20 +101,24 @@ impl Handle {
         if let Some(table) = self.table.take() {
             return Ok(table);
         }
-        let opened = async { self.place.connect().await?.open_table(&*self.name).execute().await };
-        opened.await.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
+        let opened = open_table(&self.place, &self.name).await;
+        opened.map_err(|error| Error::engine(format!("open the LanceDB table {}", self.name), &error))
     }
 
-    /// Writes, to the end even if the caller is dropped. A commit cannot be called back: if it came late, between the read and the
-    /// write of the one who tries again, a key could be appended twice. The lock of the dataset is held as long.
+    /// Writes, to the end even if the caller is dropped, and to the disk. A commit cannot be called back: if it came late,
+    /// between the read and the write of the one who tries again, a key could be appended twice. The lock of the dataset is held
+    /// as long.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl Future<Output = lancedb::Result<T>> + Send + 'static,
     ) -> Result<T, Error> {
         let turn = Arc::clone(&self.writing).lock_owned().await;
-        let lock = self.lock.clone();
+        let (lock, place) = (self.lock.clone(), Arc::clone(&self.place));
         let task = tokio::spawn(async move {
-            let done = Box::pin(work).await;
+            let done = match Box::pin(work).await {
+                Ok(done) => place.settle().await.map(|()| done),
+                Err(error) => Err(error),
+            };
             drop((turn, lock));
             done
         });
@@ -117,9 +129,18 @@ impl Handle {
         done.map_err(self.writing())
     }
 
+    /// Makes sure that what is there is on the disk, where there is nothing to write. It may have come by a write whose end failed.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        self.place.settle().await.map_err(self.writing())
+    }
+
     /// Whether the operating system keeps other writers away.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.is_some()
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     pub(crate) fn give(&mut self, table: Table) {
@@ -153,6 +174,19 @@ impl Handle {
         let name = Arc::clone(&self.name);
         move |error| Error::engine(format!("tidy the LanceDB table {name}"), &error)
     }
+}
+
+/// Opens a table. A manifest that has lost its end makes LanceDB panic, and is told as any other damage.
+async fn open_table(place: &Arc<Place>, name: &str) -> lancedb::Result<Table> {
+    let (place, table) = (Arc::clone(place), name.to_owned());
+    let opening = tokio::spawn(async move { place.connect().await?.open_table(table).execute().await });
+    opening.await.unwrap_or_else(|failed| {
+        Err(if failed.is_panic() {
+            lancedb::Error::TableCorrupted { name: name.to_owned(), source: "its manifest".into() }
+        } else {
+            lancedb::Error::Timeout { message: "the runtime stops".to_owned() }
+        })
+    })
 }
 
 fn reading(name: &str, error: &lancedb::Error) -> Error {

@@ -1,14 +1,14 @@
 //! The index over the embeddings.
 
+use std::fmt;
+
 use lancedb::{
-    DistanceType,
+    DistanceType, Table,
     index::{
-        Index,
+        Index, IndexType,
         vector::{IvfFlatIndexBuilder, IvfHnswSqIndexBuilder, IvfPqIndexBuilder},
     },
 };
-
-use crate::{error::Error, handle::Handle, upkeep::index_on};
 
 /// How the distance between two embeddings is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,13 @@ impl Metric {
     }
 }
 
+/// LanceDB's name of it.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.distance().fmt(f)
+    }
+}
+
 /// The kind of index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IndexMethod {
@@ -51,7 +58,7 @@ pub enum IndexMethod {
     IvfFlat,
 }
 
-/// The index as configured.
+/// The index as configured. It has the name that LanceDB gives by itself, `embedding_idx`: one of another name is somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexSpec {
     /// The kind of index.
@@ -60,6 +67,13 @@ pub struct IndexSpec {
     pub metric: Metric,
     /// It is built once the table has so many rows; at least 256, for less cannot train one.
     pub min_rows: u32,
+}
+
+/// As LanceDB calls its kind and metric.
+impl fmt::Display for IndexSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {}", self.method.index_type(), self.metric)
+    }
 }
 
 /// The index as it is.
@@ -80,23 +94,62 @@ pub struct IndexFound {
     pub pieces: u32,
 }
 
+/// How the index that is there stands to the one that is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexFit {
+    /// It is the one.
+    Same,
+    /// It has the name of the one and is another, by its kind or its metric. Upkeep replaces it.
+    Replaced,
+    /// It has another name, so somebody has made it by hand. It stays, and none is built beside it.
+    ByHand,
+}
+
+impl IndexFound {
+    /// How it stands to what is configured.
+    pub fn fit(&self, spec: IndexSpec) -> IndexFit {
+        if self.name != NAME {
+            IndexFit::ByHand
+        } else if self.method == spec.method.index_type().to_string()
+            && self.metric.is_none_or(|metric| metric == spec.metric)
+        {
+            IndexFit::Same
+        } else {
+            IndexFit::Replaced
+        }
+    }
+}
+
+/// What LanceDB calls an index over the embeddings that is given no name.
+const NAME: &str = "embedding_idx";
+
 /// Rows without which none of the kinds can be trained.
 const MIN_ROWS: u32 = 256;
 
-impl IndexSpec {
-    /// Builds the index if the table has enough rows and none is there. Returns whether it was built. An index that is
-    /// there stays, of whatever kind.
-    pub(crate) async fn ensure(self, handle: &mut Handle) -> Result<bool, Error> {
-        let failed = |error| Error::engine("build the vector index", &error);
-        let table = handle.take().await?;
-        let rows = table.count_rows(None).await.map_err(handle.reading())?;
-        let enough = rows >= self.min_rows.max(MIN_ROWS) as usize;
-        let build = enough && index_on(&table, "embedding").await.map_err(handle.reading())?.is_none();
-        if build {
-            Box::pin(table.create_index(&["embedding"], self.builder()).execute()).await.map_err(failed)?;
+impl IndexMethod {
+    fn index_type(self) -> IndexType {
+        match self {
+            Self::IvfHnswSq => IndexType::IvfHnswSq,
+            Self::IvfPq => IndexType::IvfPq,
+            Self::IvfFlat => IndexType::IvfFlat,
         }
-        handle.give(table);
-        Ok(build)
+    }
+}
+
+impl IndexSpec {
+    /// Whether the index that is there is to be replaced by this one.
+    pub(crate) async fn replaces(self, table: &Table) -> lancedb::Result<bool> {
+        Ok(find(table).await?.is_some_and(|found| found.fit(self) == IndexFit::Replaced))
+    }
+
+    /// Builds the index if the table has enough rows, and none is there or one of another kind or metric that is not
+    /// somebody's own.
+    pub(crate) async fn ensure(self, table: &Table) -> lancedb::Result<()> {
+        let is_wanted = find(table).await?.is_none_or(|found| found.fit(self) == IndexFit::Replaced);
+        if !is_wanted || table.count_rows(None).await? < self.min_rows.max(MIN_ROWS) as usize {
+            return Ok(());
+        }
+        Box::pin(table.create_index(&["embedding"], self.builder()).replace(true).execute()).await
     }
 
     fn builder(self) -> Index {
@@ -111,9 +164,10 @@ impl IndexSpec {
     }
 }
 
-/// The vector index of a table, if it has one.
-pub(crate) async fn find(table: &lancedb::Table) -> lancedb::Result<Option<IndexFound>> {
-    let Some(index) = index_on(table, "embedding").await? else { return Ok(None) };
+/// The vector index of a table, if it has one. Of several the connector's own.
+pub(crate) async fn find(table: &Table) -> lancedb::Result<Option<IndexFound>> {
+    let indexes = table.list_indices().await?.into_iter().filter(|index| index.columns == ["embedding"]);
+    let Some(index) = indexes.min_by_key(|index| index.name != NAME) else { return Ok(None) };
     let known = table.index_stats(&index.name).await?;
     Ok(Some(IndexFound {
         method: index.index_type.to_string(),

@@ -142,7 +142,7 @@ impl KeyedTable {
     /// [`Error::Mismatches`] for a table of another shape.
     pub async fn open(dataset: &LockedDataset, spec: KeyedSpec) -> Result<Self, Error> {
         let (mut handle, schema) = Handle::open_or_create(dataset, &spec.name, &spec.schema()).await?;
-        let schedule = Schedule::open(spec.upkeep, &mut handle).await?;
+        let schedule = Schedule::open(spec.upkeep, None, &mut handle).await?;
         Ok(Self { reader: KeyedReader { handle, spec }, schema, schedule })
     }
 
@@ -203,12 +203,20 @@ impl KeyedTable {
 
     /// As [`VectorTable::upkeep`](crate::VectorTable::upkeep).
     pub async fn upkeep(&mut self) -> Result<Option<Tidied>, Error> {
-        if self.schedule.is_due() { self.tidy().await.map(Some) } else { Ok(None) }
+        if !self.schedule.is_due() {
+            return Ok(None);
+        }
+        self.schedule.tidy(&mut self.reader.handle, KEY).await.map(Some)
     }
 
     /// The same now, due or not.
     pub async fn tidy(&mut self) -> Result<Tidied, Error> {
-        self.schedule.tidy(&mut self.reader.handle, KEY).await
+        self.schedule.tidy_all(&mut self.reader.handle, KEY).await
+    }
+
+    /// As [`VectorTable::prune`](crate::VectorTable::prune).
+    pub async fn prune(&mut self) -> Result<u64, Error> {
+        self.schedule.prune(&mut self.reader.handle).await
     }
 }
 

@@ -20,6 +20,7 @@
 
 #![cfg(feature = "lancedb")]
 
+mod barrier;
 mod class;
 mod contract;
 mod dataset;
@@ -29,6 +30,7 @@ mod fault;
 mod handle;
 mod index;
 mod keyed;
+mod local;
 mod lock;
 mod overwrite;
 mod reader;
@@ -42,7 +44,7 @@ pub use class::Class;
 pub use contract::Mismatch;
 pub use dataset::{Dataset, DatasetOptions, LockedDataset};
 pub use error::{EngineFault, Error};
-pub use index::{IndexFound, IndexMethod, IndexSpec, Metric};
+pub use index::{IndexFit, IndexFound, IndexMethod, IndexSpec, Metric};
 pub use keyed::{KeyedReader, KeyedRow, KeyedSpec, KeyedTable, Kind, Value};
 pub use overwrite::Overwrite;
 pub use reader::{Nearest, Neighbour, VectorReader};

@@ -80,7 +80,7 @@ impl VectorTable {
     pub async fn open(dataset: &LockedDataset, spec: TableSpec) -> Result<Self, Error> {
         let schema = contract::vectors(spec.dimensions);
         let (mut handle, schema) = Handle::open_or_create(dataset, &spec.name, &schema).await?;
-        let schedule = Schedule::open(spec.upkeep, &mut handle).await?;
+        let schedule = Schedule::open(spec.upkeep, spec.index, &mut handle).await?;
         Ok(Self { handle, schema, schedule, spec })
     }
 
@@ -92,6 +92,11 @@ impl VectorTable {
     /// The dimension of its embeddings.
     pub fn dimensions(&self) -> u16 {
         self.spec.dimensions
+    }
+
+    /// Whether it was missing, and opening it has made it.
+    pub fn is_new(&self) -> bool {
+        self.handle.is_new()
     }
 
     /// Inserts the rows, or replaces those whose key is there and that differ. All or nothing.
@@ -124,7 +129,9 @@ impl VectorTable {
             }
         }
         done.changed = wanted.len() as u64;
-        if !wanted.is_empty() {
+        if wanted.is_empty() {
+            self.handle.settle().await?;
+        } else {
             let failed = self.handle.writing();
             let batch = encode(&self.schema, &wanted).map_err(|error| failed(error.into()))?;
             drop(stored);
@@ -167,7 +174,9 @@ impl VectorTable {
             }
         }
         done.deleted = wanted.len() as u64;
-        if !wanted.is_empty() {
+        if wanted.is_empty() {
+            self.handle.settle().await?;
+        } else {
             let filter = with_keys("id", wanted.into_iter());
             let target = table.clone();
             self.handle.write(async move { target.delete(&filter).await }).await?;
@@ -177,20 +186,28 @@ impl VectorTable {
         Ok(done)
     }
 
-    /// Does the upkeep if it is due: compaction, old versions, the indexes; and builds the vector index if there are enough rows
-    /// by now. To be called after writes, by the same task. `None` if it was not due.
+    /// Does the upkeep if it is due: compaction, old versions, the indexes; builds the vector index if there are enough rows by
+    /// now, and replaces one of another kind or metric. To be called after writes, by the same task. `None` if it was not due.
     ///
-    /// If it fails it is due again; nothing that was written is lost by it.
+    /// # Errors
+    /// The first failure. Each step is tried whatever becomes of the others; one that has failed is due again after
+    /// [`Upkeep::rest`]. Nothing that was written is lost by it.
     pub async fn upkeep(&mut self) -> Result<Option<Tidied>, Error> {
-        if self.schedule.is_due() { self.tidy().await.map(Some) } else { Ok(None) }
+        if !self.schedule.is_due() {
+            return Ok(None);
+        }
+        self.schedule.tidy(&mut self.handle, "id").await.map(Some)
     }
 
     /// The same now, due or not.
     pub async fn tidy(&mut self) -> Result<Tidied, Error> {
-        if let Some(index) = self.spec.index {
-            index.ensure(&mut self.handle).await?;
-        }
-        self.schedule.tidy(&mut self.handle, "id").await
+        self.schedule.tidy_all(&mut self.handle, "id").await
+    }
+
+    /// Removes the old versions that upkeep would remove, and does nothing else: it needs no room on the disk. Returns the bytes
+    /// that are free by it.
+    pub async fn prune(&mut self) -> Result<u64, Error> {
+        self.schedule.prune(&mut self.handle).await
     }
 
     /// Its size and the state of its indexes. Reads every manifest that is kept, and looks at every file.

@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZeroU32,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use lancedb::{
@@ -11,7 +11,7 @@ use lancedb::{
     table::{CompactionOptions, OptimizeAction, OptimizeOptions},
 };
 
-use crate::{error::Error, handle::Handle};
+use crate::{error::Error, handle::Handle, index::IndexSpec};
 
 /// From so many rows on a table has an index on its key. Below, reading the whole column is as fast.
 const KEY_INDEX_ROWS: usize = 10_000;
@@ -41,6 +41,8 @@ pub struct Upkeep {
     pub rows_per_fragment: NonZeroU32,
     /// After so many upkeeps the table is opened anew, which gives the memory of its caches back.
     pub reopen_every: NonZeroU32,
+    /// A step that has failed is not tried again for so long: it may be as expensive as one that works.
+    pub rest: Duration,
 }
 
 impl Default for Upkeep {
@@ -52,6 +54,7 @@ impl Default for Upkeep {
             keep_versions: number(50),
             rows_per_fragment: number(100_000),
             reopen_every: number(10),
+            rest: Duration::from_secs(60),
         }
     }
 }
@@ -60,6 +63,8 @@ impl Default for Upkeep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tidied {
+    /// Whether a step was left out, since it had failed not long ago.
+    pub rests: bool,
     /// Fragments that were joined or cleaned of deleted rows.
     pub fragments_removed: u64,
     /// What came in their place.
@@ -70,22 +75,50 @@ pub struct Tidied {
     pub bytes_freed: u64,
 }
 
+/// A part of upkeep. None needs another, so one that fails holds none up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Compact,
+    KeyIndex,
+    VectorIndex,
+    Refresh,
+    Prune,
+}
+
+/// Old versions go last, so that those are counted which the other steps have made.
+const STEPS: [Step; 5] = [Step::Compact, Step::KeyIndex, Step::VectorIndex, Step::Refresh, Step::Prune];
+
 /// Counts commits, and says when upkeep is due.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    pub(crate) upkeep: Upkeep,
+    upkeep: Upkeep,
+    index: Option<IndexSpec>,
     commits: u32,
     tidied: u32,
+    /// Steps that have failed, and until when they rest.
+    resting: Vec<(Step, Instant)>,
+    /// Whether the disk was full. Then old versions go first, and make room for the others.
+    is_full: bool,
 }
 
 impl Schedule {
-    /// Of a table just opened. All its versions count, so that a process that is restarted again and again keeps it small too.
-    pub(crate) async fn open(upkeep: Upkeep, handle: &mut Handle) -> Result<Self, Error> {
+    /// Of a table just opened. All its versions count, so that a process that is restarted again and again keeps it small too; and
+    /// upkeep is due if it has another index than `index`.
+    pub(crate) async fn open(
+        upkeep: Upkeep,
+        index: Option<IndexSpec>,
+        handle: &mut Handle,
+    ) -> Result<Self, Error> {
         let table = handle.take().await?;
         let versions = table.list_versions().await.map_err(handle.reading())?.len();
+        let is_other = match index {
+            Some(index) => index.replaces(&table).await.map_err(handle.reading())?,
+            None => false,
+        };
         handle.give(table);
-        let commits = if versions > upkeep.keep_versions.get() as usize { u32::MAX } else { 0 };
-        Ok(Self { upkeep, commits, tidied: 0 })
+        let is_due = is_other || versions > upkeep.keep_versions.get() as usize;
+        let commits = if is_due { u32::MAX } else { 0 };
+        Ok(Self { upkeep, index, commits, tidied: 0, resting: Vec::new(), is_full: false })
     }
 
     pub(crate) fn committed(&mut self) {
@@ -93,44 +126,109 @@ impl Schedule {
     }
 
     pub(crate) fn is_due(&self) -> bool {
-        self.commits >= self.upkeep.every.get()
+        let now = Instant::now();
+        self.commits >= self.upkeep.every.get() || self.resting.iter().any(|(_, until)| *until <= now)
     }
 
-    /// Compacts, refreshes the indexes, and lets go of old versions.
+    /// Does every step that does not rest.
+    ///
+    /// # Errors
+    /// The first failure. The steps after it were done all the same.
     pub(crate) async fn tidy(&mut self, handle: &mut Handle, key: &str) -> Result<Tidied, Error> {
-        let failed = handle.tidying();
-        let table = handle.take().await?;
-        let mut tidied = Tidied::default();
-        let options = CompactionOptions {
-            target_rows_per_fragment: self.upkeep.rows_per_fragment.get() as usize,
-            ..CompactionOptions::default()
-        };
-        let compact = OptimizeAction::Compact { options, remap_options: None };
-        let done = Box::pin(table.optimize(compact)).await.map_err(&failed)?;
-        if let Some(compaction) = done.compaction {
-            tidied.fragments_removed = compaction.fragments_removed as u64;
-            tidied.fragments_added = compaction.fragments_added as u64;
+        let now = Instant::now();
+        self.resting.retain(|(_, until)| *until > now);
+        let mut tidied = Tidied { rests: !self.resting.is_empty(), ..Tidied::default() };
+        let mut first = None;
+        let before = self.is_full.then_some(Step::Prune);
+        self.is_full = false;
+        for step in before.into_iter().chain(STEPS) {
+            if self.resting.iter().any(|(resting, _)| *resting == step) {
+                continue;
+            }
+            if let Err(error) = self.step(step, handle, key, &mut tidied).await {
+                self.is_full |= error.is_disk_full();
+                self.resting.push((step, Instant::now() + self.upkeep.rest));
+                first.get_or_insert(error);
+            }
         }
-        index_key(&table, key).await.map_err(&failed)?;
-        refresh_indexes(&table).await.map_err(&failed)?;
-        let prune = OptimizeAction::Prune {
-            older_than: Some(self.limit(&table).await.map_err(&failed)?),
-            // Somebody else may be writing after all.
-            delete_unverified: Some(false),
-            error_if_tagged_old_versions: Some(false),
-        };
-        let done = Box::pin(table.optimize(prune)).await.map_err(&failed)?;
-        if let Some(prune) = done.prune {
-            tidied.versions_removed = prune.old_versions;
-            tidied.bytes_freed = prune.bytes_removed;
-        }
-        handle.give(table);
         self.commits = 0;
         self.tidied += 1;
         if self.tidied.is_multiple_of(self.upkeep.reopen_every.get()) {
             handle.close();
         }
-        Ok(tidied)
+        first.map_or(Ok(tidied), Err)
+    }
+
+    /// The same, but every step that rests, too.
+    pub(crate) async fn tidy_all(&mut self, handle: &mut Handle, key: &str) -> Result<Tidied, Error> {
+        self.resting.clear();
+        self.tidy(handle, key).await
+    }
+
+    /// Lets go of old versions, and of nothing else. Returns the bytes freed.
+    pub(crate) async fn prune(&mut self, handle: &mut Handle) -> Result<u64, Error> {
+        let mut tidied = Tidied::default();
+        self.step(Step::Prune, handle, "", &mut tidied).await?;
+        Ok(tidied.bytes_freed)
+    }
+
+    async fn step(
+        &self,
+        step: Step,
+        handle: &mut Handle,
+        key: &str,
+        tidied: &mut Tidied,
+    ) -> Result<(), Error> {
+        let table = handle.take().await?;
+        let done = match step {
+            Step::Compact => self.compact(&table, tidied).await,
+            Step::KeyIndex => index_key(&table, key).await,
+            Step::VectorIndex => match self.index {
+                Some(index) => index.ensure(&table).await,
+                None => Ok(()),
+            },
+            Step::Refresh => refresh_indexes(&table).await,
+            Step::Prune => self.remove_versions(&table, tidied).await,
+        };
+        let done = match done {
+            Ok(()) => handle.place().settle().await,
+            Err(error) => Err(error),
+        };
+        done.map_err(|error| match step {
+            Step::VectorIndex => {
+                Error::engine(format!("build the vector index of {}", handle.name()), &error)
+            }
+            _ => handle.tidying()(error),
+        })?;
+        handle.give(table);
+        Ok(())
+    }
+
+    async fn compact(&self, table: &Table, tidied: &mut Tidied) -> lancedb::Result<()> {
+        let options = CompactionOptions {
+            target_rows_per_fragment: self.upkeep.rows_per_fragment.get() as usize,
+            ..CompactionOptions::default()
+        };
+        let compact = OptimizeAction::Compact { options, remap_options: None };
+        if let Some(compaction) = Box::pin(table.optimize(compact)).await?.compaction {
+            tidied.fragments_removed += compaction.fragments_removed as u64;
+            tidied.fragments_added += compaction.fragments_added as u64;
+        }
+        Ok(())
+    }
+
+    async fn remove_versions(&self, table: &Table, tidied: &mut Tidied) -> lancedb::Result<()> {
+        let prune = OptimizeAction::Prune {
+            older_than: Some(self.limit(table).await?),
+            // Somebody else may be writing after all.
+            delete_unverified: Some(false),
+            error_if_tagged_old_versions: Some(false),
+        };
+        if let Some(prune) = Box::pin(table.optimize(prune)).await?.prune {
+            tidied.versions_removed += prune.old_versions;
+            tidied.bytes_freed += prune.bytes_removed;
+        }
+        Ok(())
     }
 
     /// The age from which on versions are removed.

@@ -1,6 +1,8 @@
 //! One writer a dataset.
 
-use sink_lancedb::{Class, Error, Overwrite, VectorReader, VectorTable};
+use std::{fs, os::unix::fs::symlink};
+
+use sink_lancedb::{Class, Dataset, DatasetOptions, Error, Overwrite, VectorReader, VectorTable};
 
 use crate::support::{Owned, dataset, folder, rows, run, spec};
 
@@ -65,5 +67,44 @@ fn two_writers_that_do_not_know_the_lock_do_not_insert_a_key_twice_either() {
             let key = [sink_lancedb::Deletion { id: "same", timestamp: None }];
             table.delete(&key, Overwrite::Always).await.expect("deleted");
         }
+    });
+}
+
+#[test]
+fn what_would_be_locked_in_one_folder_and_written_in_another_is_refused() {
+    for (uri, fix) in [
+        ("~/data", "write the folder's whole path, or ./~/data for one of that name"),
+        ("~", "or ./~ for one of that name"),
+        ("file:/data", "write /data, or ./file:/data"),
+        ("file:data", "write data, or ./file:data"),
+        ("s3:bucket/data", "write s3://bucket/data, or ./s3:bucket/data"),
+    ] {
+        let error = Dataset::open(DatasetOptions::new(uri)).expect_err("it is refused");
+        assert_eq!(error.class(), Class::Configuration);
+        assert!(error.to_string().contains(fix), "{error}");
+    }
+    for uri in ["./~data", "./s3:bucket", "data"] {
+        let opened = Dataset::open(DatasetOptions::new(uri)).expect("it is a folder");
+        assert!(std::path::Path::new(opened.uri()).is_absolute(), "{}", opened.uri());
+    }
+}
+
+#[test]
+fn the_folder_that_is_locked_is_the_one_that_is_written_even_behind_a_link() {
+    run(async {
+        let folder = folder();
+        fs::create_dir_all(folder.path().join("far/inner")).expect("made");
+        symlink(folder.path().join("far/inner"), folder.path().join("link")).expect("linked");
+        // To the operating system this is `far/data`, and to who only looks at names `data`.
+        let uri = folder.path().join("link/../data");
+        let locked =
+            Dataset::open(DatasetOptions::new(uri.to_str().expect("text"))).expect("it can be one").lock();
+        let locked = locked.expect("locked");
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        table.upsert(&rows(&[Owned::new("a", 1)]), Overwrite::Always).await.expect("written");
+        for name in [".writer.lock", "docs.lance"] {
+            assert!(folder.path().join("far/data").join(name).exists(), "{name}");
+        }
+        assert!(!folder.path().join("data").exists());
     });
 }

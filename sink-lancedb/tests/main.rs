@@ -2,7 +2,9 @@
 
 mod arrow;
 mod crash;
+mod damage;
 mod disk;
+mod index;
 mod keyed;
 mod lock;
 mod schema;

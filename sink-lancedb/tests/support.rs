@@ -67,6 +67,7 @@ pub(crate) fn tight(every: u32, keep_versions: u32, rows_per_fragment: u32) -> U
         keep_versions: number(keep_versions),
         rows_per_fragment: number(rows_per_fragment),
         reopen_every: number(3),
+        rest: Duration::from_secs(60),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Hundreds of commits within the stated bounds.
 
-use sink_lancedb::{Deletion, Overwrite, TableSpec, VectorTable};
+use std::fs;
+
+use sink_lancedb::{Class, Deletion, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, VectorTable};
 
 use crate::support::{Model, Owned, Random, contents, dataset, folder, rows, run, spec, tight};
 
@@ -73,5 +75,61 @@ fn a_key_index_is_made_once_the_table_is_not_tiny_and_upserts_go_on() {
             assert_eq!(table.stats().await.expect("read").key_index, model.len() >= 10_000);
             assert_eq!(contents(&locked.reading(), "docs").await, model);
         }
+    });
+}
+
+#[test]
+fn an_index_that_cannot_be_built_keeps_no_old_version_and_no_fragment() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let index = Some(IndexSpec { method: IndexMethod::IvfFlat, metric: Metric::L2, min_rows: 256 });
+        let wanted = TableSpec { index, upkeep: tight(5, 3, 10_000), ..spec("docs") };
+        let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+        let given: Vec<Owned> = (0..300).map(|number| Owned::new(format!("k{number}"), number)).collect();
+        table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+        // A file where LanceDB wants a folder.
+        let in_the_way = folder.path().join("docs.lance/_indices");
+        fs::write(&in_the_way, "").expect("written");
+        let mut failures = 0;
+        for number in 0..20 {
+            let given = [Owned::new(format!("new{number}"), number)];
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+            match table.upkeep().await {
+                Ok(None) => continue,
+                Ok(Some(tidied)) => assert!(tidied.rests, "{tidied:?}"),
+                Err(error) => {
+                    failures += 1;
+                    assert!(error.to_string().starts_with("could not build the vector index"), "{error}");
+                    assert_ne!(error.class(), Class::Data);
+                }
+            }
+            let stats = table.stats().await.expect("read");
+            assert!(stats.versions <= 4 && stats.fragments == 1, "{stats:?}");
+        }
+        assert_eq!(failures, 1, "it rests in between");
+        fs::remove_file(in_the_way).expect("removed");
+        assert!(!table.tidy().await.expect("tidied").rests);
+        assert!(table.stats().await.expect("read").vector_index.is_some());
+    });
+}
+
+#[test]
+fn old_versions_beyond_the_bounds_can_be_removed_alone() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let wanted = TableSpec { upkeep: tight(1_000, 3, 10_000), ..spec("docs") };
+        let mut table = VectorTable::open(&locked, wanted).await.expect("made");
+        for number in 0..10 {
+            let given: Vec<Owned> = (0..50).map(|key| Owned::new(format!("k{key}"), number)).collect();
+            table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+        }
+        let before = table.stats().await.expect("read");
+        assert!(table.prune().await.expect("pruned") > 0);
+        let after = table.stats().await.expect("read");
+        assert!(after.versions <= 4 && before.versions > 10, "{before:?} {after:?}");
+        assert_eq!((after.version, after.fragments), (before.version, before.fragments));
+        assert!(after.on_disk.expect("a folder").bytes < before.on_disk.expect("a folder").bytes);
     });
 }

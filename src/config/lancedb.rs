@@ -62,7 +62,13 @@ fn read_uri(lancedb: &Section<'_>, folder: &Path, report: &mut Report) -> Option
         lancedb.require("uri", "name a folder, such as `./data`, or an object store's URI", report)?;
     let text = field.text(report)?;
     let path = match text.split_once("://") {
-        None => text,
+        None => match plain_complaint(text) {
+            None => text,
+            Some((what, fix)) => {
+                field.complain(report, what, fix);
+                return None;
+            }
+        },
         Some(("file", path)) => path,
         Some((scheme, _)) => {
             let Some((_, feature, is_built)) = STORES.iter().find(|(name, ..)| *name == scheme) else {
@@ -89,8 +95,31 @@ fn read_uri(lancedb: &Section<'_>, folder: &Path, report: &mut Report) -> Option
         return None;
     }
     // `./` in the middle would only be in the way of whoever reads it in a message.
-    let path = folder.join(path.strip_prefix("./").unwrap_or(path));
+    let short = path.strip_prefix("./").filter(|short| plain_complaint(short).is_none());
+    let path = folder.join(short.unwrap_or(path));
     Some(path.to_string_lossy().into_owned())
+}
+
+/// What is wrong with a folder that is given without a scheme, and how to write what was meant.
+fn plain_complaint(text: &str) -> Option<(String, String)> {
+    let named = format!("or {} for a folder of that name", quote(&format!("./{text}")));
+    if text.starts_with('~') {
+        return Some(("`~` stands for nothing here".to_owned(), format!("write the whole path, {named}")));
+    }
+    let (scheme, rest) = text.split_once(':')?;
+    // One letter is a drive of Windows.
+    let is_scheme =
+        scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    is_scheme.then(|| {
+        let what = format!("{} needs `//` behind it", quote(&format!("{scheme}:")));
+        let fix = match scheme {
+            // It may hold a password.
+            _ if rest.contains('@') => "write the scheme with `//`".to_owned(),
+            "file" => format!("write {}, {named}", quote(rest)),
+            _ => format!("write {}, {named}", quote(&format!("{scheme}://{}", rest.trim_start_matches('/')))),
+        };
+        (what, fix)
+    })
 }
 
 fn read_options(field: &Field<'_>, report: &mut Report) -> Option<BTreeMap<String, Secret>> {

@@ -162,7 +162,7 @@ pub(super) const KEYS: &[Described] = &[
     key("embedsink.tables.*.index", Group, NONE,
         "The vector index that the connector builds. Without this block it does nothing about indexes."),
     key("embedsink.tables.*.index.kind", Choice(&["hnsw", "ivfflat", "ivfpq", "none"]), Default("hnsw"),
-        "`hnsw`, `ivfflat`, or `none`, which is the same as no `index`; in LanceDB also `ivfpq`. pgvector indexes at most 2000 dimensions. An index made by hand that does the same is left alone, and none is built beside it. In LanceDB, where an index needs no key but this and `metric`, it is built once the table has 10000 rows."),
+        "`hnsw`, `ivfflat`, or `none`, which is the same as no `index`; in LanceDB also `ivfpq`. pgvector indexes at most 2000 dimensions. An index made by hand that does the same is left alone, and none is built beside it. In LanceDB, where an index needs no key but this and `metric`, it is built once the table has 10000 rows, and anew when one of them is changed."),
     key("embedsink.tables.*.index.metric", Choice(&["cosine", "l2", "inner-product", "l1"]), Default("cosine"),
         "The distance that searches use: `cosine` (`<=>`), `l2` (`<->`), `inner-product` (`<#>`) or `l1` (`<+>`, `hnsw` only). A search by another one does not find the index."),
     key("embedsink.tables.*.index.m", Integer, Default("16"), "For `hnsw`: links of an element, 2 to 100."),

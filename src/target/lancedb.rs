@@ -74,7 +74,7 @@ pub(crate) async fn prepare(
         writer.set_back(&topic, offset).await.map_err(failed)?;
     }
     let router = Arc::new(Router::new(settings.tables.iter().map(limits).collect()));
-    let tables = settings.tables.iter().map(|table| (table.name.clone(), table.lance_index.is_some()));
+    let tables = settings.tables.iter().map(|table| (table.name.clone(), spec(table).index));
     let mut beside = JoinSet::new();
     beside.spawn(Watch::new(opened(lance, SMALL_CACHES)?, tables.collect(), monitor).run());
     Ok(Ready { writers: vec![writer], router, indexed: None, beside })

@@ -26,7 +26,6 @@ use crate::reject::{Reject, RejectReason};
 use crate::route::TableId;
 use crate::source::Partition;
 use positions::{Positions, Standing};
-use upkeep::Rest;
 
 /// Where each partition goes on.
 const POSITIONS: &str = "embedsink_offsets";
@@ -45,7 +44,8 @@ pub struct LanceWriter {
     monitor: Arc<Monitor>,
     /// Upkeep can take longer than a stop may.
     stopping: CancellationToken,
-    rest: Rest,
+    /// Whether the last write found the disk full.
+    is_full: bool,
 }
 
 impl LanceWriter {
@@ -62,19 +62,35 @@ impl LanceWriter {
         monitor: Arc<Monitor>,
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
-        let positions = Positions::open(connector.clone(), dataset).await?;
+        let mut positions = Positions::open(connector.clone(), dataset).await?;
         let letters = KeyedTable::open(dataset, letters::spec()).await?;
         let mut tables = Vec::with_capacity(specs.len());
         for spec in specs {
-            tables.push(VectorTable::open(dataset, spec).await?);
+            let table = VectorTable::open(dataset, spec).await?;
+            if table.is_new() && positions.have_moved().await? {
+                tracing::warn!(
+                    table = table.name(),
+                    connector,
+                    "the table was missing and has been made, empty, though this connector has written records before: it will hold only \
+                     what comes from here on, since the stored positions stay where they are. If it is to hold all of the log, stop, \
+                     move the whole dataset away and start with another `meta.name`"
+                );
+            }
+            tables.push(table);
         }
-        let rest = Rest::default();
-        Ok(Self { connector, tables, letters, positions, max_payload, monitor, stopping, rest })
+        Ok(Self { connector, tables, letters, positions, max_payload, monitor, stopping, is_full: false })
     }
 
     /// Lets a topic of one partition be written from `offset` on again.
     pub(crate) async fn set_back(&mut self, topic: &str, offset: i64) -> Result<(), Error> {
         self.positions.set_back(topic, offset).await
+    }
+
+    /// A batch, and its positions last.
+    async fn write_all(&mut self, batch: &Batch, spans: &[&Span]) -> Result<Effect, Error> {
+        let effect = self.write_contents(batch).await?;
+        self.positions.move_to_ends(spans).await?;
+        Ok(effect)
     }
 
     /// All of a batch but its positions.
@@ -125,9 +141,16 @@ impl Writer for LanceWriter {
         if !refusals.is_empty() {
             return Ok(Written::Refused(refusals));
         }
-        let effect = self.write_contents(batch).await?;
-        self.positions.move_to_ends(&spans).await?;
-        Ok(Written::Durable(Receipt::after_positions(batch, effect)))
+        if std::mem::take(&mut self.is_full) {
+            self.make_room().await;
+        }
+        match self.write_all(batch, &spans).await {
+            Ok(effect) => Ok(Written::Durable(Receipt::after_positions(batch, effect))),
+            Err(error) => {
+                self.is_full = error.is_disk_full();
+                Err(error.into())
+            }
+        }
     }
 
     async fn tend(&mut self) {

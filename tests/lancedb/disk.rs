@@ -1,5 +1,7 @@
 //! A disk that refuses for a while.
 
+use sink_lancedb::{Deletion, Overwrite, TableSpec, Upkeep, VectorRow, VectorTable};
+
 use crate::stage::Stage;
 use crate::support::turn::alone;
 
@@ -44,13 +46,54 @@ async fn upkeep_that_the_disk_refuses_is_told_and_stops_nothing() {
     };
     stage.status(&mut process, "upkeep has failed", trouble).await;
     let text = stage.finish(process).await;
-    assert!(text.contains("writing goes on, and this is tried again in a minute"), "{text}");
+    assert!(text.contains("writing go on, and this is tried again in a minute"), "{text}");
     stage.assert_complete().await;
 
     // The next process has room, and tidies what is left.
     stage.connector.largest_file = None;
     stage.produce(10_000);
     let text = stage.finish(stage.connector.start()).await;
-    assert!(!text.contains("writing goes on, and this is tried again"), "{text}");
+    assert!(!text.contains("writing go on, and this is tried again"), "{text}");
+    stage.assert_complete().await;
+}
+
+#[tokio::test]
+async fn old_versions_go_when_a_write_finds_the_disk_full() {
+    let _alone = alone().await;
+    let mut stage = Stage::new("old versions on a full disk", 10_000).await;
+    let spec =
+        TableSpec { name: "embeddings".to_owned(), dimensions: 8, index: None, upkeep: Upkeep::default() };
+    let locked = stage.dataset().lock().unwrap();
+    let mut table = VectorTable::open(&locked, spec).await.unwrap();
+    for number in 0..35 {
+        let embedding = [number as f32; 8];
+        let row = VectorRow {
+            id: "of no record",
+            text: None,
+            embedding: &embedding,
+            timestamp: None,
+            source: None,
+            metadata: None,
+        };
+        table.upsert(&[row], Overwrite::Always).await.unwrap();
+        let key = Deletion { id: row.id, timestamp: None };
+        table.delete(&[key], Overwrite::Always).await.unwrap();
+    }
+    assert!(table.stats().await.unwrap().versions > 70);
+    drop((table, locked));
+
+    stage.connector.more = "batch: {max-rows: 5000, max-wait: 500ms, linger: 200ms}".to_owned();
+    stage.connector.largest_file = Some(BLOCKS);
+    let mut process = stage.connector.start();
+    let is_pruned = |told: &serde_json::Value| {
+        let tables = told["sink"]["dataset"].as_array().cloned().unwrap_or_default();
+        let table = tables.iter().find(|table| table["table"] == "embeddings");
+        let versions = table.and_then(|table| table["versions"].as_u64());
+        told["health"]["phase"] == "retrying" && versions.is_some_and(|versions| versions <= 51)
+    };
+    stage.status(&mut process, "old versions are gone though nothing can be written", is_pruned).await;
+    process.lift_limit();
+    stage.settles(&mut process, stage.log.len()).await;
+    process.stop().await;
     stage.assert_complete().await;
 }

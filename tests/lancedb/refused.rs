@@ -89,3 +89,28 @@ async fn a_folder_that_cannot_be_one_is_told_with_its_path() {
     let text = stage.connector.start().ends_with(78).await;
     assert!(text.contains("data/below") && text.contains("Name a folder on a local disk"), "{text}");
 }
+
+#[tokio::test]
+async fn a_table_that_is_made_anew_behind_stored_positions_is_told() {
+    const WORDS: &str = "it will hold only what comes from here on";
+    let mut stage = Stage::new("made anew", 500).await;
+    let text = stage.finish(stage.connector.start()).await;
+    assert!(!text.contains(WORDS), "{text}");
+    let folder = stage.connector.file("data/embeddings.lance");
+    fs::rename(&folder, stage.connector.file("moved")).unwrap();
+    stage.produce(100);
+    let text = stage.finish(stage.connector.start()).await;
+    assert!(text.contains(WORDS) && text.contains("start with another `meta.name`"), "{text}");
+    let text = stage.finish(stage.connector.start()).await;
+    assert!(!text.contains(WORDS), "it is told once: {text}");
+}
+
+#[tokio::test]
+async fn a_table_without_a_file_that_it_needs_stops_the_connector_and_is_not_made_anew() {
+    let stage = Stage::new("a missing file", 500).await;
+    stage.finish(stage.connector.start()).await;
+    fs::remove_dir_all(stage.connector.file("data/embeddings.lance/_versions")).unwrap();
+    let text = stage.connector.start().ends_with(78).await;
+    assert!(text.contains("a file or version of the table is not there"), "{text}");
+    assert!(text.contains("Restore the whole dataset from a copy"), "{text}");
+}

@@ -79,6 +79,27 @@ async fn an_index_is_built_once_there_are_ten_thousand_rows_and_searches_use_it(
     assert_eq!(summary["summary"]["index"], "embedding_idx", "{summary}");
     assert_eq!(answer.lines().count(), 4, "three neighbours, and none of them is k5: {answer}");
     assert!(!answer.contains("\"k5\""), "{answer}");
+
+    stage.connector.tables = stage.connector.tables.replace("hnsw, metric: l2", "ivfflat, metric: cosine");
+    let mut process = stage.connector.start();
+    let is_other = |told: &Value| {
+        told["sink"]["indexes"][0]["state"] == "waiting" && !told["sink"]["dataset"][0]["rows"].is_null()
+    };
+    let other = stage.status(&mut process, "another index is there", is_other).await;
+    assert_eq!(
+        other["sink"]["indexes"][0]["reason"],
+        "the index that is there is IVF_HNSW_SQ for l2; upkeep replaces it by IVF_FLAT for cosine"
+    );
+    produce(&stage, 0..1);
+    let is_ready = |told: &Value| told["sink"]["indexes"][0]["state"] == "ready";
+    stage.status(&mut process, "the index is replaced", is_ready).await;
+    process.stop().await;
+    let answer = stage.connector.run(&near).outputs().await;
+    let summary: Value = serde_json::from_str(answer.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&summary["summary"]["metric"], &summary["summary"]["index"]),
+        (&"cosine".into(), &"embedding_idx".into())
+    );
 }
 
 #[tokio::test]

@@ -53,6 +53,8 @@ fn a_relative_folder_starts_at_the_folder_of_the_configuration() {
         assert_eq!(uri("data/deep"), folder.0.join("data/deep"));
         assert_eq!(uri("file://data"), folder.0.join("data"));
         assert_eq!(uri("../data"), folder.0.join("../data"));
+        assert_eq!(uri("./~data"), folder.0.join("./~data"));
+        assert_eq!(uri("./s3:data"), folder.0.join("./s3:data"));
         assert_eq!(uri("/srv/data"), PathBuf::from("/srv/data"));
         assert_eq!(uri("file:///srv/data"), PathBuf::from("/srv/data"));
     }
@@ -89,6 +91,10 @@ fn cases() -> Vec<(String, &'static str)> { vec![
     (with_lance("uri: ''"), "4:25: embedsink.sink.lancedb.uri: the value is empty; give one, or remove the key"),
     (with_lance("uri: 'file://'"), "4:25: embedsink.sink.lancedb.uri: it names no folder; name one, such as `./data`"),
     (with_lance("uri: 'ftp://host/data'"), "4:25: embedsink.sink.lancedb.uri: `ftp://` is no store that LanceDB knows; give a folder, or a URI with s3, gs, az or abfss"),
+    (with_lance("uri: '~/data'"), "4:25: embedsink.sink.lancedb.uri: `~` stands for nothing here; write the whole path, or `./~/data` for a folder of that name"),
+    (with_lance("uri: 'file:/data'"), "4:25: embedsink.sink.lancedb.uri: `file:` needs `//` behind it; write `/data`, or `./file:/data` for a folder of that name"),
+    (with_lance("uri: 's3:bucket/data'"), "4:25: embedsink.sink.lancedb.uri: `s3:` needs `//` behind it; write `s3://bucket/data`, or `./s3:bucket/data` for a folder of that name"),
+    (with_lance("uri: 's3:user:word@bucket'"), "4:25: embedsink.sink.lancedb.uri: `s3:` needs `//` behind it; write the scheme with `//`"),
     (with_lance("url: ./data, uri: ./data"), "4:20: embedsink.sink.lancedb.url: unknown key; did you mean `uri`?"),
     (with_lance("uri: ./data, sole-writer: true"), "4:33: embedsink.sink.lancedb.sole-writer: it is for object stores; a folder is locked, and has none; remove it"),
     (with_lance("uri: ./data, storage-options: {region: eu}"), "4:33: embedsink.sink.lancedb.storage-options: it is for object stores; a folder is locked, and has none; remove it"),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sink_lancedb::{Dataset, Error, KeyedReader, TableStats, VectorReader};
+use sink_lancedb::{Dataset, Error, IndexFit, IndexFound, IndexSpec, KeyedReader, TableStats, VectorReader};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::monitoring::{IndexState, Monitor, StoredTable};
+use crate::monitoring::{IndexProgress, IndexState, Monitor, StoredTable};
 use crate::write::lancedb::own_tables;
 
 /// A look reads every manifest, and the names of all files.
@@ -15,8 +15,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// What looks.
 pub(super) struct Watch {
     dataset: Dataset,
-    /// Each with whether a vector index is configured.
-    tables: Vec<(String, bool)>,
+    /// Each with the vector index that is configured.
+    tables: Vec<(String, Option<IndexSpec>)>,
     monitor: Arc<Monitor>,
 }
 
@@ -29,7 +29,11 @@ struct Readers {
 
 impl Watch {
     /// Over these tables of the configuration, and the dataset's own.
-    pub(super) fn new(dataset: Dataset, tables: Vec<(String, bool)>, monitor: &Arc<Monitor>) -> Self {
+    pub(super) fn new(
+        dataset: Dataset,
+        tables: Vec<(String, Option<IndexSpec>)>,
+        monitor: &Arc<Monitor>,
+    ) -> Self {
         Self { dataset, tables, monitor: Arc::clone(monitor) }
     }
 
@@ -53,10 +57,10 @@ impl Watch {
             Some(readers) => readers,
             None => readers.insert(self.open().await?),
         };
-        for ((table, is_indexed), reader) in self.tables.iter().zip(&mut readers.vectors) {
+        for ((table, spec), reader) in self.tables.iter().zip(&mut readers.vectors) {
             let stats = reader.stats().await?;
-            if *is_indexed && stats.vector_index.is_some() {
-                self.monitor.index(table, IndexState::Ready.into());
+            if let (Some(spec), Some(found)) = (spec, &stats.vector_index) {
+                self.monitor.index(table, progress(*spec, found));
             }
             self.monitor.stored(stored(table, &stats));
         }
@@ -76,6 +80,23 @@ impl Watch {
             readers.own.push((spec.name.clone(), KeyedReader::open(&self.dataset, spec).await?));
         }
         Ok(readers)
+    }
+}
+
+/// What there is to tell of an index that is there, where `spec` is configured.
+fn progress(spec: IndexSpec, found: &IndexFound) -> IndexProgress {
+    let metric = found.metric.map_or_else(|| "an unknown metric".to_owned(), |metric| metric.to_string());
+    let is = format!("{} for {metric}", found.method);
+    match found.fit(spec) {
+        IndexFit::Same => IndexState::Ready.into(),
+        IndexFit::Replaced => {
+            let reason = Some(format!("the index that is there is {is}; upkeep replaces it by {spec}"));
+            IndexProgress { reason, ..IndexState::Waiting.into() }
+        }
+        IndexFit::ByHand => {
+            let reason = Some(format!("{} was made by hand ({is}), and is left alone", found.name));
+            IndexProgress { reason, ..IndexState::ByHand.into() }
+        }
     }
 }
 

@@ -149,6 +149,13 @@ impl Positions {
         self.put(&moved).await
     }
 
+    /// Whether this connector has stored a position behind a record that it has written.
+    pub(super) async fn have_moved(&mut self) -> Result<bool, Error> {
+        let rows = self.table.reader().all(None).await?;
+        let mut ours = rows.iter().filter_map(read).filter(|(connector, ..)| *connector == self.connector);
+        Ok(ours.any(|(.., position)| position.last.is_some()))
+    }
+
     /// Deletes the positions of a topic that will never be read again.
     pub(crate) async fn forget(&mut self, topic: &str) -> Result<(), Error> {
         let known = self.of_topic(topic).await?;

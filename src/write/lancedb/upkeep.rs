@@ -1,26 +1,15 @@
 //! The upkeep of the dataset's tables, between two writes.
 
-use std::time::{Duration, Instant};
-
 use sink_lancedb::{Error, Tidied};
 
 use super::{LETTERS, LanceWriter, POSITIONS};
-
-/// After an upkeep that failed, none is tried for so long: it may be as expensive as one that works.
-const PAUSE: Duration = Duration::from_secs(60);
-
-/// Until when upkeep rests, since it has failed.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    until: Option<Instant>,
-}
 
 impl LanceWriter {
     /// Does what is due, unless it is to stop. What fails here fails no write: it is told, and tried again later.
     ///
     /// Cancel-safe: what was begun and is dropped leaves the tables as they were, and files that later upkeep removes.
     pub(super) async fn tidy_up(&mut self) {
-        if self.stopping.is_cancelled() || self.rest.until.is_some_and(|until| Instant::now() < until) {
+        if self.stopping.is_cancelled() {
             return;
         }
         let stopping = self.stopping.clone();
@@ -32,7 +21,6 @@ impl LanceWriter {
     }
 
     async fn tidy_each(&mut self) {
-        self.rest.until = None;
         for index in 0..self.tables.len() {
             let done = self.tables[index].upkeep().await;
             let name = self.tables[index].name().to_owned();
@@ -44,23 +32,42 @@ impl LanceWriter {
         self.tell(POSITIONS, done);
     }
 
+    /// Removes old versions from all tables, so that what did not fit on the disk may. Whatever fails here, the write that comes next tells.
+    pub(super) async fn make_room(&mut self) {
+        for table in &mut self.tables {
+            let done = table.prune().await;
+            made_room(table.name(), &done);
+        }
+        made_room(LETTERS, &self.letters.prune().await);
+        made_room(POSITIONS, &self.positions.table().prune().await);
+    }
+
     fn tell(&mut self, table: &str, done: Result<Option<Tidied>, Error>) {
         match done {
             Ok(None) => {}
+            // What was told of the step that rests still holds.
+            Ok(Some(tidied)) if tidied.rests => tracing::debug!(table, ?tidied, "tidied in part"),
             Ok(Some(tidied)) => {
                 tracing::debug!(table, ?tidied, "tidied");
                 self.monitor.tidied(table, Ok(tidied.bytes_freed));
             }
             Err(error) => {
-                self.rest.until = Some(Instant::now() + PAUSE);
                 let text =
                     error.remedy().map_or_else(|| error.to_string(), |remedy| format!("{error}. {remedy}"));
                 tracing::warn!(
                     table, error = %text,
-                    "files and versions that are no longer needed stay; writing goes on, and this is tried again in a minute"
+                    "a part of upkeep has failed; the rest of it and writing go on, and this is tried again in a minute"
                 );
                 self.monitor.tidied(table, Err(text));
             }
         }
+    }
+}
+
+fn made_room(table: &str, done: &Result<u64, Error>) {
+    match done {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(table, bytes, "old versions were removed, for the disk is full"),
+        Err(error) => tracing::debug!(table, %error, "old versions could not be removed"),
     }
 }
