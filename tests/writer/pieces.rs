@@ -52,7 +52,7 @@ async fn a_batch_that_takes_longer_than_a_statement_may_is_written_in_pieces_and
     let transactions: i64 = stage.one("select count(distinct transaction) from audit").await;
     assert_eq!(transactions, 1);
 
-    // The next one need not find out again.
+    // The next one need not find out again, or at most by one step on a machine that has got slower.
     let others: Vec<String> = (0..ROWS).map(|number| format!("s{number:03}")).collect();
     let second: Vec<_> = records(&others, "two")
         .into_iter()
@@ -60,7 +60,8 @@ async fn a_batch_that_takes_longer_than_a_statement_may_is_written_in_pieces_and
         .collect();
     let batch = stage.batch(2, &holding.at(ROWS as i64), &second);
     let (tries, effect) = write_in_time(&mut writer, &batch).await;
-    assert_eq!((tries, effect.upserted), (0, ROWS as u64));
+    assert!(tries < 2, "{tries} tries");
+    assert_eq!(effect.upserted, ROWS as u64);
 }
 
 #[tokio::test]
