@@ -22,6 +22,8 @@ const QUICK: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Pieces {
     rows: usize,
+    /// Rows of the statement that was begun last.
+    begun: usize,
     /// The longest statement of this attempt.
     longest: Duration,
 }
@@ -29,7 +31,7 @@ pub(super) struct Pieces {
 impl Default for Pieces {
     /// Only their bytes bound a statement.
     fn default() -> Self {
-        Self { rows: usize::MAX, longest: Duration::ZERO }
+        Self { rows: usize::MAX, begun: 0, longest: Duration::ZERO }
     }
 }
 
@@ -58,14 +60,21 @@ impl Pieces {
         })
     }
 
+    /// A statement of so many rows is sent; 0 for one that is not divided.
+    pub(super) fn begins(&mut self, rows: usize) {
+        self.begun = rows;
+    }
+
     /// Takes note of a statement.
     pub(super) fn took(&mut self, time: Duration) {
         self.longest = self.longest.max(time);
     }
 
-    /// A statement of a batch of `records` took longer than it may: the next ones have half as many rows.
-    pub(super) fn took_too_long(&mut self, records: usize) {
-        self.rows = (self.rows.min(records) / 2).max(1);
+    /// The statement that was begun last took longer than it may: the next ones have half as many rows.
+    pub(super) fn took_too_long(&mut self) {
+        if self.begun > 0 {
+            self.rows = (self.begun / 2).max(1);
+        }
         self.longest = Duration::ZERO;
     }
 
@@ -111,7 +120,8 @@ mod tests {
         assert_eq!(lengths(&whole, &[row(&large), row(&large), row("")]), [1, 1, 1]);
         assert_eq!(lengths(&whole, &[row(""); 5_000]), [5_000]);
         let mut few = Pieces::default();
-        few.took_too_long(6);
+        few.begins(6);
+        few.took_too_long();
         assert_eq!(lengths(&few, &[row(&small); 10]), [3, 3, 3, 1]);
     }
 
@@ -121,8 +131,13 @@ mod tests {
     fn statements_halve_until_they_are_in_time_and_grow_again_while_they_are_quick() {
         let mut pieces = Pieces::default();
         let mut rows = vec![];
+        pieces.begins(0);
+        pieces.took_too_long();
+        assert_eq!(pieces.most(), usize::MAX, "what is not divided says nothing");
         for _ in 0..12 {
-            pieces.took_too_long(1_000);
+            // Its bytes had bounded the first one to a thousand rows.
+            pieces.begins(pieces.most().min(1_000));
+            pieces.took_too_long();
             rows.push(pieces.most());
         }
         assert_eq!(rows, [500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1, 1]);

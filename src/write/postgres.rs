@@ -234,7 +234,7 @@ impl Writer for PostgresWriter {
                 Err(error) if error.class() == Class::Data => care.more().ok_or(error)?,
                 Err(error) => {
                     if error.is_timeout() {
-                        self.pieces.took_too_long(batch.records());
+                        self.pieces.took_too_long();
                     }
                     return Err(error.into());
                 }
@@ -302,6 +302,7 @@ async fn write_changes(
         let keys: Vec<pg::Deletion<'_>> = changes.deletes.iter().map(deletion).collect();
         for keys in keys.chunks(pieces.most()) {
             let begun = Instant::now();
+            pieces.begins(keys.len());
             let deleted = transaction.delete(table, keys, overwrite).await?;
             pieces.took(begun.elapsed());
             effect.deleted += deleted.deleted;
@@ -311,12 +312,14 @@ async fn write_changes(
     if !changes.upserts.is_empty() {
         let rows: Vec<VectorRow<'_>> = changes.upserts.iter().map(vector_row).collect();
         if *way == Way::Insert {
+            pieces.begins(0);
             let inserted = transaction.insert(table, &rows).await;
             effect.upserted += inserted.inspect_err(|error| *way = way.after(error))?;
             return Ok(effect);
         }
         for rows in pieces.of(&rows) {
             let begun = Instant::now();
+            pieces.begins(rows.len());
             let upserted = if *way == Way::UpsertDiffering {
                 transaction.upsert_differing(table, rows, overwrite).await?
             } else {

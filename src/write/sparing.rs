@@ -94,6 +94,7 @@ impl Sparing {
         let mut first = 0;
         for keys in keys.chunks(pieces.most()) {
             let begun = Instant::now();
+            pieces.begins(keys.len());
             let spared = transaction.delete_sparing(table, keys, overwrite, self.left()).await?;
             pieces.took(begun.elapsed());
             self.effect.deleted += spared.changed;
@@ -106,6 +107,7 @@ impl Sparing {
         let mut first = 0;
         for rows in pieces.of(&rows) {
             let begun = Instant::now();
+            pieces.begins(rows.len());
             let spared = transaction.upsert_sparing(table, rows, overwrite, self.left()).await?;
             pieces.took(begun.elapsed());
             self.effect.upserted += spared.changed;
