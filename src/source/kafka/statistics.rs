@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::assignment::State;
 use super::poll::Poller;
 use crate::source::{Partition, SourceEvent};
 
@@ -118,10 +119,14 @@ impl Poller {
         }
     }
 
+    /// Of every partition that was announced: one that begins while all are paused is read only afterwards, and
+    /// its end moves meanwhile.
     fn asked_ends(&self) -> Vec<(Partition, i64)> {
-        let asked = self.reading().into_iter().map_while(|(partition, ..)| {
+        let announced = |state: &State| !matches!(state, State::Unannounced { .. });
+        let ours = self.states.iter().filter(|(_, state)| announced(state)).map(|(partition, _)| partition);
+        let asked = ours.map_while(|partition| {
             // A broker that is away costs one question.
-            self.ask_retained(&partition).map(|retained| (partition, retained.end))
+            self.ask_retained(partition).map(|retained| (partition.clone(), retained.end))
         });
         asked.collect()
     }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -168,6 +169,55 @@ async fn where_partitions_end_is_told_without_statistics_too() {
             _ => {}
         }
     }
+    source.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_partition_ends_that_begins_while_all_are_paused_is_told() {
+    let mock = MockCluster::new(1).expect("a cluster");
+    mock.create_topic("topic", 2, 1).expect("a topic");
+    let mut settings = settings(&[("statistics.interval.ms", "100")]);
+    settings.bootstrap_servers = vec![mock.bootstrap_servers()];
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .create()
+        .expect("librdkafka takes this");
+    let produce = |partition, count| {
+        for _ in 0..count {
+            let record = BaseRecord::<(), _>::to("topic").partition(partition).payload(&[b'x'; 1024]);
+            producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+        }
+        producer.flush(Duration::from_secs(30)).expect("the mock takes them");
+    };
+    produce(0, 3000);
+    let mut source = KafkaSource::start(&settings, usize::MAX, Budget::new(1 << 20)).expect("a source");
+    let partition = |number| Partition::new("topic", number);
+    let (mut announced, mut untaken) = (0, Vec::new());
+    while announced < 2 {
+        announced += usize::from(matches!(next(&mut source).await, SourceEvent::Assigned { .. }));
+    }
+    source.begin(&partition(0), Tenure(1), 0);
+    loop {
+        match next(&mut source).await {
+            SourceEvent::Fetched(run) => untaken.push(run),
+            SourceEvent::Paused(true) => break,
+            _ => {}
+        }
+    }
+    source.begin(&partition(1), Tenure(1), 0);
+    produce(1, 3);
+    let told = async {
+        loop {
+            if let SourceEvent::Ends(ends) = next(&mut source).await
+                && ends.contains(&(partition(1), 3))
+            {
+                break ends;
+            }
+        }
+    };
+    let ends = tokio::time::timeout(Duration::from_secs(60), told).await.expect("in time");
+    assert!(ends.contains(&(partition(0), 3000)), "{ends:?}");
+    drop(untaken);
     source.close(Duration::from_secs(5)).await;
 }
 
