@@ -46,6 +46,8 @@ pub struct Batch {
     id: u64,
     spans: Vec<Span>,
     dropped: Vec<bool>,
+    /// What lies in each span.
+    covered: Vec<Covered>,
     tables: Vec<TableEntries>,
     rejected: Vec<Rejected>,
     /// The records among them that the target refused.
@@ -55,6 +57,13 @@ pub struct Batch {
     records: usize,
     source_bytes: usize,
     bytes: usize,
+}
+
+/// The records of a span.
+#[derive(Debug, Default)]
+struct Covered {
+    records: usize,
+    source_bytes: usize,
     timestamps: Vec<i64>,
 }
 
@@ -77,6 +86,7 @@ impl Batch {
             id,
             spans: Vec::new(),
             dropped: Vec::new(),
+            covered: Vec::new(),
             tables: router.tables().iter().map(TableEntries::new).collect(),
             rejected: Vec::new(),
             refused: BTreeSet::new(),
@@ -84,7 +94,6 @@ impl Batch {
             records: 0,
             source_bytes: 0,
             bytes: 0,
-            timestamps: Vec::new(),
         }
     }
 
@@ -98,7 +107,7 @@ impl Batch {
         self.spans.is_empty()
     }
 
-    /// How many records it covers.
+    /// How many records it covers. Those that were dropped do not count, here and below.
     pub fn records(&self) -> usize {
         self.records
     }
@@ -119,8 +128,9 @@ impl Batch {
     }
 
     /// The timestamps of its records, in milliseconds, as far as they have one.
-    pub fn timestamps(&self) -> &[i64] {
-        &self.timestamps
+    pub fn timestamps(&self) -> impl Iterator<Item = i64> {
+        let covered = self.covered.iter().zip(&self.dropped).filter(|(_, dropped)| !**dropped);
+        covered.flat_map(|(covered, _)| covered.timestamps.iter().copied())
     }
 
     /// Keeps what the next records lie in, until the batch is done with. Once is enough.
@@ -144,6 +154,7 @@ impl Batch {
                 last_timestamp: None,
             });
             self.dropped.push(false);
+            self.covered.push(Covered::default());
             self.spans.len() - 1
         });
         debug_assert!(next_offset > self.spans[index].to, "offsets of a partition rise");
@@ -155,8 +166,11 @@ impl Batch {
     /// Takes note that the batch covers `record`, which lies in the run that was kept last.
     fn cover(&mut self, at: &Place<'_>, record: &SourceRecord<'_>) -> Origin {
         let span = self.pass(at, record.offset + 1, record.timestamp);
+        let covered = &mut self.covered[span];
+        covered.records += 1;
+        covered.timestamps.extend(record.timestamp);
+        covered.source_bytes += record.bytes();
         self.records += 1;
-        self.timestamps.extend(record.timestamp);
         self.source_bytes += record.bytes();
         let run = self.runs.len().saturating_sub(1);
         Origin { span: span as u32, run: run as u32, offset: record.offset }
@@ -230,9 +244,13 @@ impl Batch {
     /// Takes out everything that was read under these tenures: somebody else writes it. Returns
     /// whether anything is left to write.
     pub fn drop_tenures(&mut self, lost: &[(Partition, Tenure)]) -> bool {
-        for (span, dropped) in self.spans.iter().zip(&mut self.dropped) {
-            *dropped |=
+        for (index, span) in self.spans.iter().enumerate() {
+            let is_lost =
                 lost.iter().any(|(partition, tenure)| span.partition == *partition && span.tenure == *tenure);
+            if is_lost && !std::mem::replace(&mut self.dropped[index], true) {
+                self.records -= self.covered[index].records;
+                self.source_bytes -= self.covered[index].source_bytes;
+            }
         }
         self.dropped.iter().any(|dropped| !dropped)
     }

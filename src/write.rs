@@ -176,7 +176,7 @@ pub trait Writer: Send + 'static {
     /// commit; giving the batch again settles that too.
     fn write(&mut self, batch: &Batch) -> impl Future<Output = Result<Written, WriteError>> + Send;
 
-    /// Keeps the target in order, between two writes, which wait for it. Does nothing where the target does so itself.
+    /// Keeps the target in order, between two writes, which wait for it; and while there are none, now and then. Does nothing where the target does so itself.
     ///
     /// Cancel-safe, and fails nobody.
     fn tend(&mut self) -> impl Future<Output = ()> + Send {

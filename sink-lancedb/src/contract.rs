@@ -44,7 +44,7 @@ pub(crate) fn key(name: &str) -> Field {
     Field::new(name, DataType::Utf8, false).with_metadata(mark.into())
 }
 
-/// Compares by name and type; the order of columns and whether a column may be null do not matter.
+/// Compares by name and type, and that a column that may be left empty takes nulls. The order of columns does not matter.
 pub(crate) fn check(table: &str, expected: &Schema, found: &Schema) -> Result<(), Error> {
     let mut mismatches = Vec::new();
     for column in expected.fields() {
@@ -70,6 +70,12 @@ pub(crate) fn check(table: &str, expected: &Schema, found: &Schema) -> Result<()
                     _ => anew,
                 },
             }),
+            Ok(there) if column.is_nullable() && name != "embedding" && !there.is_nullable() => {
+                mismatches.push(Mismatch {
+                    problem: format!("Its column {name} takes no nulls, and a record may come without it."),
+                    fix: anew,
+                });
+            }
             Ok(_) => {}
         }
     }
@@ -149,12 +155,13 @@ mod tests {
             "column id is int64, not string",
             "column embedding is fixed_size_list<float32>[8], not fixed_size_list<float32>[4]",
             "column timestamp is timestamp[us, tz=UTC], not timestamp[ns]",
+            "column text takes no nulls",
             "no column source (string)",
             "a column extra that nothing fills",
         ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
-        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
         check("docs", &vectors(4), &vectors(4)).expect("a schema is like itself");
     }
 }

@@ -137,11 +137,16 @@ impl Dataset {
 
     /// The names of all tables, sorted. None if the folder is not there.
     pub async fn table_names(&self) -> Result<Vec<String>, Error> {
-        if self.place.folder.as_ref().is_some_and(|folder| !folder.exists()) {
+        if !self.may_exist() {
             return Ok(Vec::new());
         }
         let names = async { self.place.connect().await?.table_names().execute().await };
         names.await.map_err(|error| Error::engine(format!("list the tables in {}", self.uri()), &error))
+    }
+
+    /// Whether there is a folder. Of an object store that is never denied, for it has none.
+    pub fn may_exist(&self) -> bool {
+        self.place.folder.as_ref().is_none_or(|folder| folder.exists())
     }
 
     /// The URI, or the folder.

@@ -13,11 +13,11 @@ use lancedb::{
 /// How the distance between two embeddings is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
-    /// The Euclidean distance, squared as LanceDB returns it.
+    /// The Euclidean distance.
     L2,
     /// 1 minus the cosine of the angle.
     Cosine,
-    /// 1 minus the inner product.
+    /// The negative inner product.
     Dot,
 }
 
@@ -27,6 +27,21 @@ impl Metric {
             Self::L2 => DistanceType::L2,
             Self::Cosine => DistanceType::Cosine,
             Self::Dot => DistanceType::Dot,
+        }
+    }
+
+    /// How far two embeddings of one length are from each other, as pgvector gives it (LanceDB squares the Euclidean distance, and
+    /// counts the inner product from 1 down). `NaN` for the cosine of a vector of zeros.
+    pub(crate) fn between(self, one: &[f32], other: &[f32]) -> f64 {
+        let pairs = || one.iter().zip(other).map(|(one, other)| (f64::from(*one), f64::from(*other)));
+        let product = || pairs().map(|(one, other)| one * other).sum::<f64>();
+        match self {
+            Self::L2 => pairs().map(|(one, other)| (one - other).powi(2)).sum::<f64>().sqrt(),
+            Self::Dot => -product(),
+            Self::Cosine => {
+                let length = |of: &[f32]| of.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>();
+                1.0 - (product() / (length(one) * length(other)).sqrt()).clamp(-1.0, 1.0)
+            }
         }
     }
 
@@ -177,4 +192,23 @@ pub(crate) async fn find(table: &Table) -> lancedb::Result<Option<IndexFound>> {
         pieces: index.num_segments.unwrap_or(0),
         name: index.name,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_mean_what_they_mean_in_postgres() {
+        assert_eq!(Metric::L2.between(&[3.0, 0.0], &[0.0, 4.0]), 5.0);
+        assert_eq!(Metric::Dot.between(&[1.0, 2.0], &[3.0, 4.0]), -11.0);
+        assert_eq!(
+            Metric::Dot.between(&[1e-9], &[1.0]),
+            -f64::from(1e-9_f32),
+            "a small product keeps its digits"
+        );
+        assert_eq!(Metric::Cosine.between(&[1.0, 0.0], &[0.0, 7.0]), 1.0);
+        assert_eq!(Metric::Cosine.between(&[1.0, 1.0], &[-2.0, -2.0]), 2.0);
+        assert!(Metric::Cosine.between(&[0.0], &[1.0]).is_nan());
+    }
 }

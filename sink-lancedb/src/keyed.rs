@@ -142,7 +142,7 @@ impl KeyedTable {
     /// [`Error::Mismatches`] for a table of another shape.
     pub async fn open(dataset: &LockedDataset, spec: KeyedSpec) -> Result<Self, Error> {
         let (mut handle, schema) = Handle::open_or_create(dataset, &spec.name, &spec.schema()).await?;
-        let schedule = Schedule::open(spec.upkeep, None, &mut handle).await?;
+        let schedule = Schedule::open(spec.upkeep, None, &mut handle, KEY).await?;
         Ok(Self { reader: KeyedReader { handle, spec }, schema, schedule })
     }
 
@@ -177,7 +177,7 @@ impl KeyedTable {
         let table = handle.take().await?;
         let written = handle.write(merge(table.clone(), KEY, batch, replace)).await?;
         handle.give(table);
-        self.schedule.committed();
+        self.schedule.committed(written);
         Ok(written)
     }
 
@@ -192,7 +192,7 @@ impl KeyedTable {
         let target = table.clone();
         let done = handle.write(async move { target.delete(&filter).await }).await?;
         handle.give(table);
-        self.schedule.committed();
+        self.schedule.committed(0);
         Ok(done.num_deleted_rows)
     }
 

@@ -3,10 +3,10 @@
 use futures_util::TryStreamExt;
 use lancedb::{
     arrow::{
-        arrow_array::{RecordBatch, cast::AsArray, types::Float32Type},
+        arrow_array::{RecordBatch, cast::AsArray},
         arrow_schema::{DataType, SchemaRef},
     },
-    query::{ExecutableQuery, QueryBase, Select},
+    query::{ColumnOrdering, ExecutableQuery, Query, QueryBase, Select},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     dataset::Dataset,
     error::Error,
     handle::Handle,
-    index::Metric,
+    index::{self, IndexFound, Metric},
     row::StoredRow,
     stats::{self, TableStats},
     stored::{COLUMNS, Columns, with_keys},
@@ -32,8 +32,8 @@ pub struct VectorReader {
 pub struct Neighbour {
     /// The row.
     pub row: StoredRow,
-    /// How far it is, by the metric asked for.
-    pub distance: f32,
+    /// How far it is, by the metric asked for: of the embedding itself, also where an index found it that knows only roughly.
+    pub distance: f64,
 }
 
 /// The rows nearest to a vector.
@@ -63,28 +63,40 @@ impl VectorReader {
         self.dimensions
     }
 
-    /// The rows with these keys, in no particular order. Keys that are not there are no error.
+    /// The rows with these keys, in the order of their keys. Keys that are not there are no error.
     pub async fn by_id(&mut self, ids: &[&str]) -> Result<Vec<StoredRow>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let table = self.handle.take().await?;
-        let query = table.query().only_if_expr(with_keys("id", ids.iter().copied()));
-        let query = query.select(Select::columns(&COLUMNS));
+        let filter = with_keys("id", ids.iter().copied());
+        let rows = self.rows(table.query().only_if_expr(filter)).await?;
+        self.handle.give(table);
+        Ok(rows)
+    }
+
+    /// The first rows by their keys, as many as `limit`.
+    pub async fn first(&mut self, limit: usize) -> Result<Vec<StoredRow>, Error> {
+        let table = self.handle.take().await?;
+        let rows = self.rows(table.query().limit(limit)).await?;
+        self.handle.give(table);
+        Ok(rows)
+    }
+
+    async fn rows(&self, query: Query) -> Result<Vec<StoredRow>, Error> {
+        let by_key = ColumnOrdering::asc_nulls_last("id".to_owned());
+        let query = query.order_by(Some(vec![by_key])).select(Select::columns(&COLUMNS));
         let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
         let batches = Box::pin(read).await.map_err(self.handle.reading())?;
-        self.handle.give(table);
         Ok(batches.iter().flat_map(|batch| Columns::of(batch).rows().collect::<Vec<_>>()).collect())
     }
 
-    /// So many rows, in no particular order.
-    pub async fn some(&mut self, limit: usize) -> Result<Vec<StoredRow>, Error> {
+    /// The vector index, if there is one. Of several the connector's own.
+    pub async fn vector_index(&mut self) -> Result<Option<IndexFound>, Error> {
         let table = self.handle.take().await?;
-        let query = table.query().limit(limit).select(Select::columns(&COLUMNS));
-        let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
-        let batches = Box::pin(read).await.map_err(self.handle.reading())?;
+        let found = index::find(&table).await.map_err(self.handle.reading())?;
         self.handle.give(table);
-        Ok(batches.iter().flat_map(|batch| Columns::of(batch).rows().collect::<Vec<_>>()).collect())
+        Ok(found)
     }
 
     /// The rows nearest to a vector, by an index if there is one for this metric.
@@ -101,19 +113,19 @@ impl VectorReader {
             let columns: Vec<&str> = COLUMNS.into_iter().chain(["_distance"]).collect();
             let query =
                 table.query().nearest_to(vector)?.column("embedding").distance_type(metric.distance());
-            let query = query.limit(limit).select(Select::columns(&columns));
+            // Candidates are compared by their embeddings, and not only by what the index keeps of these.
+            let query = query.refine_factor(1).limit(limit).select(Select::columns(&columns));
             let plan = query.explain_plan(false).await?;
-            Ok((query.execute().await?.try_collect::<Vec<RecordBatch>>().await?, plan.contains("ANN")))
+            let used_index = plan.lines().any(|line| line.trim_start().starts_with("ANN"));
+            Ok((query.execute().await?.try_collect::<Vec<RecordBatch>>().await?, used_index))
         };
         let (batches, used_index) = Box::pin(read).await.map_err(self.handle.reading())?;
         self.handle.give(table);
-        let neighbours = batches.iter().flat_map(|batch| {
-            let distances = batch.column_by_name("_distance").expect("the column was asked for");
-            let distances = distances.as_primitive::<Float32Type>().values().to_vec();
-            let rows: Vec<StoredRow> = Columns::of(batch).rows().collect();
-            rows.into_iter().zip(distances).map(|(row, distance)| Neighbour { row, distance })
-        });
-        Ok(Nearest { neighbours: neighbours.collect(), used_index })
+        let rows = batches.iter().flat_map(|batch| Columns::of(batch).rows().collect::<Vec<_>>());
+        let neighbour = |row: StoredRow| Neighbour { distance: metric.between(&row.embedding, vector), row };
+        let mut neighbours: Vec<Neighbour> = rows.map(neighbour).collect();
+        neighbours.sort_by(|one, other| one.distance.total_cmp(&other.distance));
+        Ok(Nearest { neighbours, used_index })
     }
 
     /// Its size and the state of its indexes.

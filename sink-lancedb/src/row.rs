@@ -61,7 +61,7 @@ pub struct StoredRow {
     pub id: String,
     /// The text that was embedded.
     pub text: Option<String>,
-    /// The embedding.
+    /// The embedding; empty where somebody else has stored none.
     pub embedding: Vec<f32>,
     /// Microseconds since the Unix epoch; what somebody else stored more finely is cut off.
     pub timestamp: Option<i64>,

@@ -33,6 +33,8 @@ const INDEX_PIECES: u32 = 8;
 pub struct Upkeep {
     /// After so many commits it is due.
     pub every: NonZeroU32,
+    /// So long after a commit it is due in any case.
+    pub within: Duration,
     /// For so long an old version is kept for those who read it, unless there are too many.
     pub keep_for: Duration,
     /// So many versions are kept at most.
@@ -50,6 +52,7 @@ impl Default for Upkeep {
         let number = |number| NonZeroU32::new(number).expect("it is not 0");
         Self {
             every: number(20),
+            within: Duration::from_secs(300),
             keep_for: Duration::from_secs(600),
             keep_versions: number(50),
             rows_per_fragment: number(100_000),
@@ -94,6 +97,11 @@ pub(crate) struct Schedule {
     upkeep: Upkeep,
     index: Option<IndexSpec>,
     commits: u32,
+    /// When the first of them was.
+    since: Option<Instant>,
+    /// About how many rows the table has.
+    rows: u64,
+    has_key_index: bool,
     tidied: u32,
     /// Steps that have failed, and until when they rest.
     resting: Vec<(Step, Instant)>,
@@ -108,9 +116,12 @@ impl Schedule {
         upkeep: Upkeep,
         index: Option<IndexSpec>,
         handle: &mut Handle,
+        key: &str,
     ) -> Result<Self, Error> {
         let table = handle.take().await?;
         let versions = table.list_versions().await.map_err(handle.reading())?.len();
+        let rows = table.count_rows(None).await.map_err(handle.reading())? as u64;
+        let has_key_index = index_on(&table, key).await.map_err(handle.reading())?.is_some();
         let is_other = match index {
             Some(index) => index.replaces(&table).await.map_err(handle.reading())?,
             None => false,
@@ -118,16 +129,50 @@ impl Schedule {
         handle.give(table);
         let is_due = is_other || versions > upkeep.keep_versions.get() as usize;
         let commits = if is_due { u32::MAX } else { 0 };
-        Ok(Self { upkeep, index, commits, tidied: 0, resting: Vec::new(), is_full: false })
+        let resting = Vec::new();
+        Ok(Self {
+            upkeep,
+            index,
+            commits,
+            since: None,
+            rows,
+            has_key_index,
+            tidied: 0,
+            resting,
+            is_full: false,
+        })
     }
 
-    pub(crate) fn committed(&mut self) {
+    /// Takes note of a commit of so many rows.
+    pub(crate) fn committed(&mut self, rows: u64) {
         self.commits = self.commits.saturating_add(1);
+        self.since.get_or_insert_with(Instant::now);
+        self.rows = self.rows.saturating_add(rows);
     }
 
     pub(crate) fn is_due(&self) -> bool {
         let now = Instant::now();
-        self.commits >= self.upkeep.every.get() || self.resting.iter().any(|(_, until)| *until <= now)
+        self.commits >= self.upkeep.every.get()
+            || self.since.is_some_and(|since| now.duration_since(since) >= self.upkeep.within)
+            || self.resting.iter().any(|(_, until)| *until <= now)
+    }
+
+    /// Whether the table has grown so that a merge should no longer read its whole column of keys.
+    pub(crate) fn lacks_key_index(&self) -> bool {
+        let rests = self.resting.iter().any(|(step, _)| *step == Step::KeyIndex);
+        !self.has_key_index && self.rows >= KEY_INDEX_ROWS as u64 && !rests
+    }
+
+    /// Makes the index on the key and does nothing else.
+    ///
+    /// # Errors
+    /// That it could not be made. It is tried again as other steps are.
+    pub(crate) async fn index_key(&mut self, handle: &mut Handle, key: &str) -> Result<(), Error> {
+        let made = self.step(Step::KeyIndex, handle, key, &mut Tidied::default()).await;
+        if made.is_err() {
+            self.resting.push((Step::KeyIndex, Instant::now() + self.upkeep.rest));
+        }
+        made
     }
 
     /// Does every step that does not rest.
@@ -152,6 +197,7 @@ impl Schedule {
             }
         }
         self.commits = 0;
+        self.since = None;
         self.tidied += 1;
         if self.tidied.is_multiple_of(self.upkeep.reopen_every.get()) {
             handle.close();
@@ -173,7 +219,7 @@ impl Schedule {
     }
 
     async fn step(
-        &self,
+        &mut self,
         step: Step,
         handle: &mut Handle,
         key: &str,
@@ -182,7 +228,7 @@ impl Schedule {
         let table = handle.take().await?;
         let done = match step {
             Step::Compact => self.compact(&table, tidied).await,
-            Step::KeyIndex => index_key(&table, key).await,
+            Step::KeyIndex => self.ensure_key_index(&table, key).await,
             Step::VectorIndex => match self.index {
                 Some(index) => index.ensure(&table).await,
                 None => Ok(()),
@@ -201,6 +247,18 @@ impl Schedule {
             _ => handle.tidying()(error),
         })?;
         handle.give(table);
+        Ok(())
+    }
+
+    /// Makes the index on the key once the table is not tiny.
+    async fn ensure_key_index(&mut self, table: &Table, key: &str) -> lancedb::Result<()> {
+        self.rows = table.count_rows(None).await? as u64;
+        self.has_key_index = index_on(table, key).await?.is_some();
+        if !self.has_key_index && self.rows >= KEY_INDEX_ROWS as u64 {
+            let index = Index::BTree(BTreeIndexBuilder::default());
+            Box::pin(table.create_index(&[key], index).execute()).await?;
+            self.has_key_index = true;
+        }
         Ok(())
     }
 
@@ -244,14 +302,6 @@ impl Schedule {
         }
         Ok(lancedb::table::Duration::microseconds(limit))
     }
-}
-
-/// Makes the index on the key once the table is not tiny.
-async fn index_key(table: &Table, key: &str) -> lancedb::Result<()> {
-    if table.count_rows(None).await? < KEY_INDEX_ROWS || index_on(table, key).await?.is_some() {
-        return Ok(());
-    }
-    Box::pin(table.create_index(&[key], Index::BTree(BTreeIndexBuilder::default())).execute()).await
 }
 
 /// The index on a column.

@@ -42,7 +42,7 @@ async fn told(folder: &Folder) -> Vec<Error> {
     let mut errors = Vec::new();
     let read = async {
         let mut reader = VectorReader::open(&dataset(folder), "docs").await?;
-        reader.some(1_000).await?;
+        reader.first(1_000).await?;
         reader.nearest(&[0.5; 8], 3, Metric::L2).await.map(drop)
     };
     errors.extend(read.await.err());

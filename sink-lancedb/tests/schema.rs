@@ -83,6 +83,29 @@ fn a_table_of_another_dimension_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn a_column_that_takes_no_nulls_is_refused_before_a_record_without_it_comes() {
+    run(async {
+        let folder = folder();
+        let item = Arc::new(Field::new("item", DataType::Float32, true));
+        let nanos = DataType::Timestamp(lancedb::arrow::arrow_schema::TimeUnit::Nanosecond, None);
+        let columns = vec![
+            Field::new("id", DataType::Utf8, false),
+            Field::new("text", DataType::Utf8, false),
+            Field::new("embedding", DataType::FixedSizeList(item, i32::from(DIMENSIONS)), false),
+            Field::new("timestamp", nanos, true),
+            Field::new("source", DataType::Utf8, true),
+            Field::new("metadata", DataType::Utf8, true),
+        ];
+        make_foreign(&folder, "docs", columns).await;
+        let locked = dataset(&folder).lock().expect("locked");
+        let error = VectorTable::open(&locked, spec("docs")).await.expect_err("it takes no nulls");
+        let text = error.to_string();
+        assert!(text.contains("Its column text takes no nulls"), "{text}");
+        assert_eq!(text.lines().count(), 2, "an embedding and an id every row has: {text}");
+    });
+}
+
+#[test]
 fn a_table_made_by_somebody_else_with_other_order_and_nulls_is_taken() {
     run(async {
         let folder = folder();

@@ -4,8 +4,9 @@ use sink_lancedb::{Error, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, 
 
 use crate::support::{Owned, dataset, folder, rows, run, spec, tight};
 
-fn distance(one: &[f32], other: &[f32]) -> f32 {
-    one.iter().zip(other).map(|(one, other)| (one - other) * (one - other)).sum()
+fn distance(one: &[f32], other: &[f32]) -> f64 {
+    let squares = one.iter().zip(other).map(|(one, other)| (f64::from(*one) - f64::from(*other)).powi(2));
+    squares.sum::<f64>().sqrt()
 }
 
 #[test]
@@ -20,10 +21,10 @@ fn without_an_index_the_nearest_rows_are_exact_and_the_plan_says_so() {
         let wanted = &given[42].0.embedding;
         let found = reader.nearest(wanted, 5, Metric::L2).await.expect("found");
         assert!(!found.used_index);
-        let mut all: Vec<f32> = given.iter().map(|row| distance(&row.0.embedding, wanted)).collect();
-        all.sort_by(f32::total_cmp);
-        let distances: Vec<f32> = found.neighbours.iter().map(|neighbour| neighbour.distance).collect();
-        assert!(distances.iter().zip(&all).all(|(one, other)| (one - other).abs() < 1e-4), "{distances:?}");
+        let mut all: Vec<f64> = given.iter().map(|row| distance(&row.0.embedding, wanted)).collect();
+        all.sort_by(f64::total_cmp);
+        let distances: Vec<f64> = found.neighbours.iter().map(|neighbour| neighbour.distance).collect();
+        assert!(distances.iter().zip(&all).all(|(one, other)| (one - other).abs() < 1e-9), "{distances:?}");
         assert_eq!(found.neighbours[0].row, given[42].0);
         let error = reader.nearest(&[0.0], 5, Metric::L2).await.expect_err("one dimension");
         assert!(matches!(error, Error::Row { .. }), "{error}");
@@ -66,8 +67,10 @@ fn each_kind_of_index_is_built_once_there_are_rows_refreshed_and_used() {
                         reader.nearest(&given[place].0.embedding, 10, Metric::Cosine).await.expect("found");
                     assert!(near.used_index, "{method:?}");
                     assert_eq!(near.neighbours.len(), 10);
-                    let found = near.neighbours.iter().any(|neighbour| neighbour.row == given[place].0);
-                    assert!(found, "{method:?} {refreshed} {place}");
+                    let nearest = &near.neighbours[0];
+                    assert_eq!(nearest.row, given[place].0, "{method:?} {refreshed} {place}");
+                    assert!(nearest.distance.abs() < 1e-12, "of the embedding, not of its abbreviation");
+                    assert!(near.neighbours.is_sorted_by_key(|neighbour| neighbour.distance));
                 }
             }
             let other = reader.nearest(&given[17].0.embedding, 1, Metric::L2).await.expect("found");

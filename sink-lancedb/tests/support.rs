@@ -63,6 +63,7 @@ pub(crate) fn tight(every: u32, keep_versions: u32, rows_per_fragment: u32) -> U
     let number = |number| NonZeroU32::new(number).expect("it is not 0");
     Upkeep {
         every: number(every),
+        within: Duration::from_secs(3_600),
         keep_for: Duration::ZERO,
         keep_versions: number(keep_versions),
         rows_per_fragment: number(rows_per_fragment),
@@ -115,7 +116,7 @@ pub(crate) type Model = BTreeMap<String, StoredRow>;
 /// The whole table by key. Fails if a key is there twice.
 pub(crate) async fn contents(dataset: &Dataset, table: &str) -> Model {
     let mut reader = VectorReader::open(dataset, table).await.expect("the table can be read");
-    let rows = reader.some(10_000_000).await.expect("its rows can be read");
+    let rows = reader.first(10_000_000).await.expect("its rows can be read");
     let count = rows.len();
     let model: Model = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
     assert_eq!(model.len(), count, "a key is there twice");

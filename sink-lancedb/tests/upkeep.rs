@@ -1,8 +1,10 @@
 //! Hundreds of commits within the stated bounds.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use sink_lancedb::{Class, Deletion, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, VectorTable};
+use sink_lancedb::{
+    Class, Deletion, IndexMethod, IndexSpec, Metric, Overwrite, TableSpec, Upkeep, VectorTable,
+};
 
 use crate::support::{Model, Owned, Random, contents, dataset, folder, rows, run, spec, tight};
 
@@ -74,6 +76,41 @@ fn a_key_index_is_made_once_the_table_is_not_tiny_and_upserts_go_on() {
             table.upkeep().await.expect("tidied").expect("it was due");
             assert_eq!(table.stats().await.expect("read").key_index, model.len() >= 10_000);
             assert_eq!(contents(&locked.reading(), "docs").await, model);
+        }
+    });
+}
+
+#[test]
+fn a_key_gets_its_index_once_there_are_rows_enough_whenever_upkeep_is_due() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        let given: Vec<Owned> = (0..12_000).map(|key| Owned::new(format!("k{key}"), key)).collect();
+        for (part, has_index) in [(&given[..9_000], false), (&given[9_000..], true)] {
+            table.upsert(&rows(part), Overwrite::Always).await.expect("written");
+            assert_eq!(table.upkeep().await.expect("looked after"), None, "two commits are no reason yet");
+            assert_eq!(table.stats().await.expect("read").key_index, has_index);
+        }
+        let versions = table.stats().await.expect("read").versions;
+        table.upkeep().await.expect("looked after");
+        assert_eq!(table.stats().await.expect("read").versions, versions, "once is enough");
+    });
+}
+
+#[test]
+fn upkeep_is_due_some_time_after_a_commit_however_few_there_were() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let at_once = Upkeep { within: Duration::ZERO, ..tight(20, 1, 10_000) };
+        let mut table =
+            VectorTable::open(&locked, TableSpec { upkeep: at_once, ..spec("docs") }).await.expect("made");
+        assert_eq!(table.upkeep().await.expect("looked after"), None, "nothing was committed");
+        for number in 0..2 {
+            table.upsert(&rows(&[Owned::new("a", number)]), Overwrite::Always).await.expect("written");
+            table.upkeep().await.expect("tidied").expect("it was due");
+            assert_eq!(table.upkeep().await.expect("looked after"), None);
         }
     });
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, future::Future, sync::Arc, time::Du
 
 use tokio::time::timeout;
 use tokio_postgres::{
-    Client, Statement,
+    Client, RowStream, Statement,
     types::{Oid, ToSql, Type},
 };
 
@@ -196,6 +196,39 @@ impl Connection {
             self.during(action, self.client.execute_typed(sql, parameters)).await
         };
         answer.map_err(|error| self.unless_granted(error, table))
+    }
+
+    /// Prepares what [`ask`](Self::ask) takes; `None` where no statement may be kept.
+    pub(crate) async fn asking(
+        &mut self,
+        table: &VectorTable,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<Statement>, Error> {
+        if !self.prepared {
+            return Ok(None);
+        }
+        let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
+        let prepared = self.statement(sql, &types, table.vector_array().oid()).await;
+        prepared.map(Some).map_err(|error| self.unless_granted(error, table))
+    }
+
+    /// Runs a statement that answers with rows, whose types must all be PostgreSQL's own.
+    pub(crate) async fn ask(
+        &self,
+        sql: &str,
+        statement: Option<Statement>,
+        parameters: &[Parameter<'_>],
+    ) -> Result<RowStream, tokio_postgres::Error> {
+        let values = parameters.iter().map(|(value, _)| *value);
+        match statement {
+            Some(statement) => self.client.query_raw(&statement, values).await,
+            None => {
+                self.client
+                    .query_typed_raw(sql, parameters.iter().map(|(value, ty)| (*value, ty.clone())))
+                    .await
+            }
+        }
     }
 
     /// Prepares what takes rows into a table by COPY.

@@ -219,10 +219,15 @@ fn timestamp(value: Option<i64>, out: &mut BytesMut) {
         None => null(out),
         Some(value) => {
             out.put_i32(8);
-            // The smallest number means -infinity. What would reach it is out of range, and must be refused as that.
-            out.put_i64(value.saturating_sub(POSTGRES_EPOCH).max(i64::MIN + 1));
+            out.put_i64(postgres_micros(value));
         }
     }
+}
+
+/// Microseconds since the Unix epoch as PostgreSQL counts them. The smallest number means -infinity; what would reach it is out of
+/// range, and must be refused as that.
+pub(crate) fn postgres_micros(value: i64) -> i64 {
+    value.saturating_sub(POSTGRES_EPOCH).max(i64::MIN + 1)
 }
 
 fn vector(value: &[f32], out: &mut BytesMut) -> Result<(), EncodeError> {

@@ -35,7 +35,7 @@ pub struct VectorTable {
     max_source_chars: Option<u32>,
     vector_array: Type,
     upsert: Guarded,
-    upsert_differing: Guarded,
+    stored: String,
     delete: Guarded,
     count_newer: String,
     count_not_older: String,
@@ -171,9 +171,7 @@ impl VectorTable {
             upsert: Guarded::new(|overwrite| {
                 statement::upsert(schema, &spec.name, &extension.schema, overwrite)
             }),
-            upsert_differing: Guarded::new(|overwrite| {
-                statement::upsert_differing(schema, &spec.name, &extension.schema, overwrite)
-            }),
+            stored: statement::stored(schema, &spec.name, &extension.schema),
             delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
             count_newer: statement::count_newer(schema, &spec.name),
             count_not_older: statement::count_not_older(schema, &spec.name),
@@ -216,8 +214,8 @@ impl VectorTable {
         self.upsert.sql(overwrite)
     }
 
-    pub(crate) fn upsert_differing_sql(&self, overwrite: Overwrite) -> &str {
-        self.upsert_differing.sql(overwrite)
+    pub(crate) fn stored_sql(&self) -> &str {
+        &self.stored
     }
 
     pub(crate) fn delete_sql(&self, overwrite: Overwrite) -> &str {

@@ -84,29 +84,6 @@ impl<'c> Transaction<'c> {
         rows: &[VectorRow<'_>],
         overwrite: Overwrite,
     ) -> Result<Upserted, Error> {
-        self.upsert_by(table.upsert_sql(overwrite), table, rows, overwrite).await
-    }
-
-    /// As [`upsert`](Self::upsert), and faster where most rows are there already, equal in every column: these are read and
-    /// neither locked nor touched. Where most differ it is slower, for they are read twice.
-    ///
-    /// What somebody else does to an equal row at the same time counts as done after this.
-    pub async fn upsert_differing(
-        &mut self,
-        table: &VectorTable,
-        rows: &[VectorRow<'_>],
-        overwrite: Overwrite,
-    ) -> Result<Upserted, Error> {
-        self.upsert_by(table.upsert_differing_sql(overwrite), table, rows, overwrite).await
-    }
-
-    async fn upsert_by(
-        &mut self,
-        sql: &str,
-        table: &VectorTable,
-        rows: &[VectorRow<'_>],
-        overwrite: Overwrite,
-    ) -> Result<Upserted, Error> {
         if rows.is_empty() {
             return Ok(Upserted { changed: 0, stale: 0 });
         }
@@ -124,6 +101,7 @@ impl<'c> Transaction<'c> {
             (&metadata, Type::JSONB_ARRAY),
         ];
         let action = || format!("write to {}", table.name());
+        let sql = table.upsert_sql(overwrite);
         let changed = self.connection.execute(table, action(), sql, &parameters).await?;
         if overwrite == Overwrite::Always || changed == rows.len() as u64 {
             return Ok(Upserted { changed, stale: 0 });

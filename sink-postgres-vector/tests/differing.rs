@@ -112,3 +112,35 @@ async fn a_row_that_somebody_else_changes_meanwhile_ends_as_in_one_of_the_two_or
         assert_eq!(left, is_left);
     }
 }
+
+#[tokio::test]
+async fn rows_that_are_there_however_they_are_spelled_are_not_even_locked() {
+    let (database, mut connection, table) = Database::with_table(2).await;
+    let full = row("a", "text", &[1.0, 2.0]);
+    let metadata = [
+        r#"{}"#,
+        r#"{"lang":"de","page":12,"tags":["a","b"],"nested":{"long key":1.50,"k":[]}}"#,
+        r#"{ "bb" : true, "a" : null, "é" : "\u00e9\ud83e\udd80", "cc" : -3, "a" : false }"#,
+        r#"{"escapes":"\/\"\\\b\f\n\r\t\u001f\u007f","large":123456789012345678901234567890.100}"#,
+        r#"{"ω":1,"zz":2,"z":3,"":4,"\t":5}"#,
+    ];
+    let ids: Vec<String> = (0..metadata.len()).map(|number| format!("metadata {number}")).collect();
+    let spelled = ids.iter().zip(metadata);
+    let mut rows: Vec<VectorRow<'_>> =
+        spelled.map(|(id, metadata)| VectorRow { id, metadata: Some(metadata), ..full }).collect();
+    let odd: Vec<f32> = vec![-0.0, f32::MIN_POSITIVE / 2.0];
+    let long = "ö".repeat(100_000);
+    rows.extend([
+        VectorRow { id: "odd numbers", embedding: &odd, ..full },
+        VectorRow { id: "no text", text: None, timestamp: None, source: None, metadata: None, ..full },
+        VectorRow { id: "empty", text: Some(""), source: Some(""), ..full },
+        VectorRow { id: "ключ ' \\", text: Some(&long), ..full },
+        VectorRow { id: "earliest", timestamp: Some(*VectorRow::TIMESTAMPS.start()), ..full },
+        VectorRow { id: "before 1970", timestamp: Some(-1), ..full },
+    ]);
+    assert_eq!(Way::Upsert.write(&mut connection, &table, &rows).await, rows.len() as u64);
+    let other = database.connect().await;
+    run(&other, "begin; select from embeddings for update").await;
+    assert_eq!(Way::Differing.write(&mut connection, &table, &rows).await, 0);
+    run(&other, "commit").await;
+}

@@ -249,9 +249,12 @@ proptest! {
             batch.rejected().map(|letter| (letter.partition.clone(), letter.offset)).collect()
         };
         prop_assert_eq!(places(&whole), places(&without));
+        let counted = |batch: &Batch| (batch.records(), batch.source_bytes(), batch.timestamps().collect::<Vec<_>>());
+        prop_assert_eq!(counted(&whole), counted(&without));
         // Dropping again changes nothing.
         prop_assert_eq!(whole.drop_tenures(&lost), is_left);
         prop_assert!(whole.spans().eq(without.spans()));
+        prop_assert_eq!(counted(&whole), counted(&without));
     }
 
     #[test]

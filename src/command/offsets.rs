@@ -59,6 +59,13 @@ async fn show(files: &Files, all: bool, json: bool) -> Result<(), Failure> {
         #[cfg(feature = "lancedb")]
         TargetSettings::Lance(lance) => {
             let dataset = crate::target::lancedb::dataset(lance)?;
+            if !dataset.may_exist() {
+                return Err(Failure::Refused(format!(
+                    "there is no folder {}, so nothing was ever written there. Correct sink.lancedb.uri, or start the \
+                     connector first",
+                    dataset.uri()
+                )));
+            }
             let listed = crate::write::lancedb::positions::list(&dataset, connector).await;
             listed.map_err(crate::target::lancedb::failed)?
         }

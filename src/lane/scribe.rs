@@ -1,9 +1,10 @@
 //! The writing half of a lane: does its jobs in their order, and reports what became of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Job, LaneOutput, Tray};
@@ -12,6 +13,9 @@ use crate::batch::Batch;
 use crate::error::ConnectorError;
 use crate::monitoring::{LaneMonitor, Monitor};
 use crate::write::Writer;
+
+/// A target to which nothing is written is tended so often.
+const CALM: Duration = Duration::from_secs(30);
 
 /// The writing half.
 pub(crate) struct Scribe<W> {
@@ -31,7 +35,16 @@ impl<W: Writer> Scribe<W> {
     pub(crate) async fn run(mut self, mut tray: Tray) -> Result<(), ConnectorError> {
         let monitor = Arc::clone(&self.monitor);
         let listener = LaneMonitor { monitor: &monitor, lane: self.lane };
-        while let Some(job) = tray.jobs.recv().await {
+        loop {
+            let job = tokio::select! {
+                biased;
+                job = tray.jobs.recv() => job,
+                () = sleep(CALM) => {
+                    self.writer.tend().await;
+                    continue;
+                }
+            };
+            let Some(job) = job else { return Ok(()) };
             match job {
                 Job::Take { partition, first } => {
                     tokio::select! {
@@ -53,7 +66,6 @@ impl<W: Writer> Scribe<W> {
             }
             tray.progress.send_modify(|progress| progress.done += 1);
         }
-        Ok(())
     }
 
     async fn write(&mut self, mut batch: Batch, listener: &LaneMonitor<'_>) -> Result<(), ConnectorError> {

@@ -46,6 +46,8 @@ pub struct LanceWriter {
     stopping: CancellationToken,
     /// Whether the last write found the disk full.
     is_full: bool,
+    /// What a batch did whose positions were still to move. Tried again, it finds its rows as they should be.
+    attempted: Option<(u64, Effect)>,
 }
 
 impl LanceWriter {
@@ -78,7 +80,8 @@ impl LanceWriter {
             }
             tables.push(table);
         }
-        Ok(Self { connector, tables, letters, positions, max_payload, monitor, stopping, is_full: false })
+        let (is_full, attempted) = (false, None);
+        Ok(Self { connector, tables, letters, positions, max_payload, monitor, stopping, is_full, attempted })
     }
 
     /// Lets a topic of one partition be written from `offset` on again.
@@ -88,7 +91,11 @@ impl LanceWriter {
 
     /// A batch, and its positions last.
     async fn write_all(&mut self, batch: &Batch, spans: &[&Span]) -> Result<Effect, Error> {
-        let effect = self.write_contents(batch).await?;
+        let effect = match self.attempted {
+            Some((id, effect)) if id == batch.id() => effect,
+            _ => self.write_contents(batch).await?,
+        };
+        self.attempted = Some((batch.id(), effect));
         self.positions.move_to_ends(spans).await?;
         Ok(effect)
     }
@@ -133,9 +140,15 @@ impl Writer for LanceWriter {
         match self.positions.standing(&spans).await? {
             Standing::Next => {}
             Standing::Written => {
-                return Ok(Written::Durable(Receipt::after_positions(batch, Effect::default())));
+                let attempted = self.attempted.filter(|(id, _)| *id == batch.id());
+                let effect = attempted.map_or_else(Effect::default, |(_, effect)| effect);
+                return Ok(Written::Durable(Receipt::after_positions(batch, effect)));
             }
-            Standing::Lost(lost) => return Ok(Written::Fenced(lost)),
+            Standing::Lost(lost) => {
+                // Without them other versions of some keys may be the last ones.
+                self.attempted = None;
+                return Ok(Written::Fenced(lost));
+            }
         }
         let refusals = self.refusals(batch);
         if !refusals.is_empty() {

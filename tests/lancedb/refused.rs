@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use sink_lancedb::{KeyedSpec, KeyedTable, Kind, Upkeep};
+use sink_lancedb::{KeyedSpec, KeyedTable, Kind, Upkeep, Value};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, positions_spec};
 
 #[tokio::test]
 async fn a_second_writer_is_refused_by_name_of_the_first_and_readers_are_not() {
@@ -103,6 +103,37 @@ async fn a_table_that_is_made_anew_behind_stored_positions_is_told() {
     assert!(text.contains(WORDS) && text.contains("start with another `meta.name`"), "{text}");
     let text = stage.finish(stage.connector.start()).await;
     assert!(!text.contains(WORDS), "it is told once: {text}");
+}
+
+#[tokio::test]
+async fn a_position_that_somebody_has_damaged_is_told_and_no_partition_begins_anew() {
+    let stage = Stage::new("damaged position", 300).await;
+    stage.finish(stage.connector.start()).await;
+    let before = stage.rows().await;
+    let locked = stage.dataset().lock().unwrap();
+    let mut table = KeyedTable::open(&locked, positions_spec()).await.unwrap();
+    let mut positions = table.reader().all(None).await.unwrap();
+    let column = positions_spec().columns.iter().position(|(name, _)| name == "next_offset").unwrap();
+    positions.iter_mut().for_each(|position| position.values[column] = Value::Null);
+    table.put(&positions).await.unwrap();
+    drop((table, locked));
+    let path = stage.connector.path();
+    for (mut process, code) in
+        [(stage.connector.start(), 78), (stage.connector.run(&["offsets", "show", "--config", &path]), 78)]
+    {
+        let text = process.ends_with(code).await;
+        assert!(text.contains("embedsink_offsets") && text.contains("is no position"), "{text}");
+    }
+    assert_eq!(stage.rows().await, before);
+}
+
+#[tokio::test]
+async fn positions_of_a_folder_that_is_not_there_are_not_said_to_be_none() {
+    let stage = Stage::new("no folder yet", 1).await;
+    let path = stage.connector.path();
+    let text = stage.connector.run(&["offsets", "show", "--config", &path]).ends_with(1).await;
+    assert!(text.contains("there is no folder") && text.contains("Correct sink.lancedb.uri"), "{text}");
+    assert!(!stage.connector.file("data").exists(), "looking makes none");
 }
 
 #[tokio::test]

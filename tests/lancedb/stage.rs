@@ -222,7 +222,7 @@ impl Stage {
         let mut rows = BTreeMap::new();
         for (table, (name, _)) in MIXED.tables.iter().enumerate() {
             let mut reader = VectorReader::open(&self.dataset(), name).await.unwrap();
-            for row in reader.some(1_000_000).await.unwrap() {
+            for row in reader.first(1_000_000).await.unwrap() {
                 let id = row.id.clone();
                 assert!(rows.insert((table, id.clone()), row).is_none(), "{id} is in {name} twice");
             }
@@ -324,7 +324,7 @@ fn spec(name: &str, columns: &[(&str, Kind)]) -> KeyedSpec {
 }
 
 /// The columns that users read.
-fn positions_spec() -> KeyedSpec {
+pub(crate) fn positions_spec() -> KeyedSpec {
     spec(
         "embedsink_offsets",
         &[

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use serde_json::value::{RawValue, to_raw_value};
 use sink_lancedb::{Error, Metric, Mismatch, StoredRow, VectorReader};
 
 use super::{Answer, Found, Nearness};
@@ -43,10 +44,10 @@ impl Dataset {
         Ok(answer(rows, with_vector, asked))
     }
 
-    /// Some rows, in no particular order.
+    /// The first rows by their ids.
     pub(super) async fn rows(&mut self, limit: u32, with_vector: bool) -> Result<Answer, Failure> {
         let asked = Instant::now();
-        let rows = self.reader.some(limit as usize).await.map_err(failed)?;
+        let rows = self.reader.first(limit as usize).await.map_err(failed)?;
         Ok(answer(rows, with_vector, asked))
     }
 
@@ -58,7 +59,7 @@ impl Dataset {
         limit: u32,
         with_vector: bool,
     ) -> Result<Answer, Failure> {
-        let index = self.reader.stats().await.map_err(failed)?.vector_index;
+        let index = self.reader.vector_index().await.map_err(failed)?;
         let of_index = index.as_ref().and_then(|index| Some((index.name.as_str(), index.metric?)));
         let (metric, origin) = match (self.configured, of_index) {
             (Some(metric), _) => (metric, "as `tables` in the configuration has it".to_owned()),
@@ -74,12 +75,9 @@ impl Dataset {
         let rows = neighbours
             .filter(|neighbour| except != Some(neighbour.row.id.as_str()))
             .take(limit as usize)
-            .map(|neighbour| {
-                let distance = distance(metric, neighbour.distance);
-                Found {
-                    distance: distance.is_finite().then_some(distance),
-                    ..found(neighbour.row, with_vector)
-                }
+            .map(|neighbour| Found {
+                distance: neighbour.distance.is_finite().then_some(neighbour.distance),
+                ..found(neighbour.row, with_vector)
             });
         let nearness = Nearness {
             metric: match metric {
@@ -96,16 +94,6 @@ impl Dataset {
     }
 }
 
-/// The distance as pgvector's operators give it: LanceDB squares the Euclidean one, and counts the inner product from 1 down.
-fn distance(metric: Metric, given: f32) -> f64 {
-    let given = f64::from(given);
-    match metric {
-        Metric::L2 => given.max(0.0).sqrt(),
-        Metric::Cosine => given,
-        Metric::Dot => given - 1.0,
-    }
-}
-
 fn answer(rows: Vec<StoredRow>, with_vector: bool, asked: Instant) -> Answer {
     let took = asked.elapsed();
     Answer { rows: rows.into_iter().map(|row| found(row, with_vector)).collect(), took, nearness: None }
@@ -119,9 +107,30 @@ fn found(row: StoredRow, with_vector: bool) -> Found {
         timestamp: timestamp.map(|timestamp| timestamp.to_string()),
         source: row.source,
         text: row.text,
-        metadata: row.metadata.and_then(|json| serde_json::value::RawValue::from_string(json).ok()),
-        vector: with_vector.then_some(row.embedding),
+        metadata: row.metadata.and_then(|text| json(&text)),
+        // Rows of somebody else may have none.
+        vector: (with_vector && !row.embedding.is_empty()).then_some(row.embedding),
     }
+}
+
+/// A column's text as JSON on one line; as a JSON string, should somebody else have stored what is none.
+fn json(text: &str) -> Option<Box<RawValue>> {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => RawValue::from_string(on_one_line(value.get())).ok(),
+        Err(_) => to_raw_value(text).ok(),
+    }
+}
+
+/// JSON without the spaces around its parts. Numbers and strings stay as they are written.
+fn on_one_line(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_kept = |c: &char| {
+        let is_kept = in_string || !c.is_ascii_whitespace();
+        in_string = if escaped { in_string } else { in_string != (*c == '"') };
+        escaped = in_string && !escaped && *c == '\\';
+        is_kept
+    };
+    json.chars().filter(is_kept).collect()
 }
 
 #[cfg(test)]
@@ -129,9 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_mean_what_they_mean_in_postgres() {
-        assert_eq!(distance(Metric::L2, 25.0), 5.0);
-        assert_eq!(distance(Metric::Cosine, 0.25), 0.25);
-        assert_eq!(distance(Metric::Dot, -2.0), -3.0, "an inner product of 3");
+    fn metadata_stands_on_one_line_whatever_was_stored() {
+        let of = |text: &str| json(text).expect("it is shown").get().to_owned();
+        assert_eq!(of("{\n  \"a b\" : [ 1.10,\t\"x \\\" y\" ]\r\n}"), r#"{"a b":[1.10,"x \" y"]}"#);
+        assert_eq!(of(r#"{"a\\" : "b c"}"#), r#"{"a\\":"b c"}"#);
+        assert_eq!(of("no json\n"), r#""no json\n""#);
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use sink_lancedb::{
-    Dataset, Error, KeyedReader, KeyedRow, KeyedSpec, KeyedTable, Kind, LockedDataset, Upkeep, Value,
+    Dataset, Error, KeyedReader, KeyedRow, KeyedSpec, KeyedTable, Kind, LockedDataset, Mismatch, Upkeep,
+    Value,
 };
 
 use super::POSITIONS;
@@ -152,7 +153,8 @@ impl Positions {
     /// Whether this connector has stored a position behind a record that it has written.
     pub(super) async fn have_moved(&mut self) -> Result<bool, Error> {
         let rows = self.table.reader().all(None).await?;
-        let mut ours = rows.iter().filter_map(read).filter(|(connector, ..)| *connector == self.connector);
+        let rows = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut ours = rows.iter().filter(|(connector, ..)| *connector == self.connector);
         Ok(ours.any(|(.., position)| position.last.is_some()))
     }
 
@@ -174,7 +176,7 @@ impl Positions {
         }
         let key = self.key(partition);
         let found = self.table.reader().get(&[&key]).await?;
-        let found = found.first().and_then(|row| Some(read(row)?.2));
+        let found = found.first().map(read).transpose()?.map(|(.., position)| position);
         if let Some(position) = found {
             self.known.insert(partition.clone(), position);
         }
@@ -183,9 +185,9 @@ impl Positions {
 
     async fn of_topic(&mut self, topic: &str) -> Result<Vec<(Partition, Position)>, Error> {
         let rows = self.table.reader().all(None).await?;
+        let rows = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let ours = rows
-            .iter()
-            .filter_map(read)
+            .into_iter()
             .filter(|(connector, partition, _)| *connector == self.connector && partition.topic() == topic);
         Ok(ours.map(|(_, partition, position)| (partition, position)).collect())
     }
@@ -232,8 +234,8 @@ pub(crate) async fn list(dataset: &Dataset, connector: Option<&str>) -> Result<V
         Err(error) => return Err(error),
     };
     let rows = reader.all(None).await?;
-    let wanted =
-        rows.iter().filter_map(read).filter(|(name, ..)| connector.is_none_or(|connector| name == connector));
+    let rows = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let wanted = rows.into_iter().filter(|(name, ..)| connector.is_none_or(|connector| name == connector));
     let mut stored: Vec<Stored> = wanted
         .map(|(connector, partition, position)| Stored {
             connector,
@@ -256,8 +258,20 @@ fn last_timestamp(position: &Position) -> Option<i64> {
         .and_then(|(_, timestamp)| timestamp)
 }
 
-/// `None` for a row that somebody else has made.
-fn read(row: &KeyedRow) -> Option<(String, Partition, Position)> {
+/// A row that is none of ours is an error: taken for none, it would let a partition begin anew.
+fn read(row: &KeyedRow) -> Result<(String, Partition, Position), Error> {
+    position(&row.values).ok_or_else(|| {
+        let mismatch = Mismatch {
+            problem: format!("Its row with the key {:?} is no position.", row.key),
+            fix: "If somebody has changed it, undo that, or restore the whole dataset from a copy; delete the row only \
+                  if its partition is to begin anew (in Python: table.delete(\"key = '...'\"))."
+                .to_owned(),
+        };
+        Error::Mismatches { table: POSITIONS.to_owned(), mismatches: vec![mismatch] }
+    })
+}
+
+fn position(values: &[Value]) -> Option<(String, Partition, Position)> {
     let [
         Value::Text(connector),
         Value::Text(topic),
@@ -268,7 +282,7 @@ fn read(row: &KeyedRow) -> Option<(String, Partition, Position)> {
         last_timestamp,
         Value::Timestamp(created),
         Value::Timestamp(updated),
-    ] = row.values.as_slice()
+    ] = values
     else {
         return None;
     };

@@ -1,0 +1,161 @@
+//! JSON as PostgreSQL prints it once it is stored as `jsonb`.
+//!
+//! Two texts of one value are printed alike, so that what is stored can be compared as text. The form is that of
+//! `JsonbToCString` (`jsonb.c`) with `escape_json` (`json.c`): keys by length and then by bytes, of equal ones the last, a space
+//! behind each comma and colon.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A string of JSON, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members of an object in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(key), value)) = map.next_entry()? {
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Appends `json` as PostgreSQL would print it. `None`, and anything appended, where that is not certain: for numbers with an
+/// exponent and for zeros below zero, which it writes in another way, and for what it refuses.
+pub(crate) fn print(json: &str, out: &mut String) -> Option<()> {
+    match json.as_bytes().first()? {
+        b'{' => {
+            let Members(mut members) = serde_json::from_str(json).ok()?;
+            let order = |key: &str, other: &str| key.len().cmp(&other.len()).then_with(|| key.cmp(other));
+            // Stable, so that of equal keys the last one stays the last.
+            members.sort_by(|(key, _), (other, _)| order(key, other));
+            out.push('{');
+            let mut is_first = true;
+            for (index, (key, value)) in members.iter().enumerate() {
+                if members.get(index + 1).is_some_and(|(next, _)| next == key) {
+                    continue;
+                }
+                if !std::mem::take(&mut is_first) {
+                    out.push_str(", ");
+                }
+                quote(key, out)?;
+                out.push_str(": ");
+                print(value.get(), out)?;
+            }
+            out.push('}');
+        }
+        b'[' => {
+            let items: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                print(item.get(), out)?;
+            }
+            out.push(']');
+        }
+        b'"' => {
+            let Text(text) = serde_json::from_str(json).ok()?;
+            quote(&text, out)?;
+        }
+        b't' | b'f' | b'n' => out.push_str(json),
+        _ => {
+            let is_zero = json.bytes().all(|byte| matches!(byte, b'-' | b'0' | b'.'));
+            if json.contains(['e', 'E']) || is_zero && json.starts_with('-') {
+                return None;
+            }
+            out.push_str(json);
+        }
+    }
+    Some(())
+}
+
+fn quote(text: &str, out: &mut String) -> Option<()> {
+    out.push('"');
+    let mut rest = text;
+    while let Some(place) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
+        out.push_str(&rest[..place]);
+        // All of these are one byte long.
+        match rest.as_bytes()[place] {
+            // It has no place in a text of PostgreSQL.
+            0 => return None,
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            8 => out.push_str("\\b"),
+            12 => out.push_str("\\f"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            other => out.push_str(&format!("\\u{other:04x}")),
+        }
+        rest = &rest[place + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(json: &str) -> Option<String> {
+        let mut out = String::new();
+        print(json, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn json_is_printed_as_postgres_does() {
+        for (json, expected) in [
+            ("{}", "{}"),
+            (r#"{"a":1,"b":[1,-2.50,[]],"c":{}}"#, r#"{"a": 1, "b": [1, -2.50, []], "c": {}}"#),
+            (r#"{"bb":1,"a":2,"é":3,"c":4}"#, r#"{"a": 2, "c": 4, "bb": 1, "é": 3}"#),
+            (r#"{"a":1,"b":2,"a":3}"#, r#"{"a": 3, "b": 2}"#),
+            ("{ \"a\" :\n[ true , false,null ] }", r#"{"a": [true, false, null]}"#),
+            (
+                r#"{"a":"\u00e9\ud83e\udd80\/\"\\\b\f\n\r\t\u001F\u007f"}"#,
+                "{\"a\": \"é🦀/\\\"\\\\\\b\\f\\n\\r\\t\\u001f\u{7f}\"}",
+            ),
+            (
+                r#"{"a":0.0,"b":123456789012345678901234567890}"#,
+                r#"{"a": 0.0, "b": 123456789012345678901234567890}"#,
+            ),
+        ] {
+            assert_eq!(printed(json).as_deref(), Some(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_certain_is_said_to_be_so() {
+        for json in [
+            r#"{"a":1e2}"#,
+            r#"{"a":[-0]}"#,
+            r#"{"a":-0.0}"#,
+            r#"{"a":"\u0000"}"#,
+            r#"{"a":"\ud800"}"#,
+            "{",
+            "",
+        ] {
+            assert_eq!(printed(json), None, "{json}");
+        }
+    }
+}
