@@ -107,7 +107,8 @@ impl Batch {
         self.spans.is_empty()
     }
 
-    /// How many records it covers. Those that were dropped do not count, here and below.
+    /// How many records it covers, without those that were dropped. So are its source bytes and timestamps counted; the other
+    /// bytes stay as they were.
     pub fn records(&self) -> usize {
         self.records
     }

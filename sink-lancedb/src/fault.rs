@@ -284,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn another_program_s_change_is_told_as_such_and_tried_again() {
+        let source = || -> Box<dyn StdError + Send + Sync> { "the values of a row".into() };
+        for conflict in [
+            Lance::commit_conflict_source(7, source()),
+            Lance::retryable_commit_conflict_source(7, source()),
+            Lance::incompatible_transaction_source(source()),
+            Lance::too_much_write_contention("the values of a row"),
+        ] {
+            let fault = Fault::of(&lancedb::Error::Lance { source: conflict });
+            assert_eq!((fault.kind, fault.class()), (FaultKind::Conflict, Class::Transient), "{fault}");
+            assert!(!fault.to_string().contains("row") && fault.remedy().is_some(), "{fault}");
+        }
+    }
+
+    #[test]
     fn the_system_s_answer_is_found_where_only_its_text_is_left() {
         let text = "LanceError(IO): Generic LocalFileSystem error: No space left on device (os error 28), /a/b/io.rs:7:9";
         let fault = Fault::of(&lancedb::Error::Runtime { message: text.to_owned() });

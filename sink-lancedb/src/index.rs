@@ -152,16 +152,15 @@ impl IndexMethod {
 }
 
 impl IndexSpec {
-    /// Whether the index that is there is to be replaced by this one.
-    pub(crate) async fn replaces(self, table: &Table) -> lancedb::Result<bool> {
-        Ok(find(table).await?.is_some_and(|found| found.fit(self) == IndexFit::Replaced))
+    /// Whether the table has enough rows, and no index or one of another kind or metric that is not somebody's own.
+    pub(crate) async fn is_wanted(self, table: &Table) -> lancedb::Result<bool> {
+        let is_missing = find(table).await?.is_none_or(|found| found.fit(self) == IndexFit::Replaced);
+        Ok(is_missing && table.count_rows(None).await? >= self.min_rows.max(MIN_ROWS) as usize)
     }
 
-    /// Builds the index if the table has enough rows, and none is there or one of another kind or metric that is not
-    /// somebody's own.
+    /// Builds the index if it [is wanted](Self::is_wanted).
     pub(crate) async fn ensure(self, table: &Table) -> lancedb::Result<()> {
-        let is_wanted = find(table).await?.is_none_or(|found| found.fit(self) == IndexFit::Replaced);
-        if !is_wanted || table.count_rows(None).await? < self.min_rows.max(MIN_ROWS) as usize {
+        if !self.is_wanted(table).await? {
             return Ok(());
         }
         Box::pin(table.create_index(&["embedding"], self.builder()).replace(true).execute()).await

@@ -3,10 +3,10 @@
 use futures_util::TryStreamExt;
 use lancedb::{
     arrow::{
-        arrow_array::{RecordBatch, cast::AsArray},
+        arrow_array::RecordBatch,
         arrow_schema::{DataType, SchemaRef},
     },
-    query::{ColumnOrdering, ExecutableQuery, Query, QueryBase, Select},
+    query::{ColumnOrdering, ExecutableQuery, QueryBase, Select},
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     index::{self, IndexFound, Metric},
     row::StoredRow,
     stats::{self, TableStats},
-    stored::{COLUMNS, Columns, with_keys},
+    stored::{self, COLUMNS, Columns, with_keys},
 };
 
 /// A table of embeddings, to read from. Each call sees what has been committed by then.
@@ -69,26 +69,37 @@ impl VectorReader {
             return Ok(Vec::new());
         }
         let table = self.handle.take().await?;
-        let filter = with_keys("id", ids.iter().copied());
-        let rows = self.rows(table.query().only_if_expr(filter)).await?;
+        let query = table.query().only_if_expr(with_keys("id", ids.iter().copied()));
+        let rows = self.rows(query.select(Select::columns(&COLUMNS))).await?;
         self.handle.give(table);
         Ok(rows)
     }
 
-    /// The first rows by their keys, as many as `limit`.
+    /// The first rows by their keys, as many as `limit`. Of all others only the keys are read.
     pub async fn first(&mut self, limit: usize) -> Result<Vec<StoredRow>, Error> {
         let table = self.handle.take().await?;
-        let rows = self.rows(table.query().limit(limit)).await?;
+        let by_key = ColumnOrdering::asc_nulls_last("id".to_owned());
+        let query = table.query().select(Select::columns(&["id"])).with_row_id();
+        let query = query.order_by(Some(vec![by_key])).limit(limit);
+        let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
+        let batches = Box::pin(read).await.map_err(self.handle.reading())?;
+        let places: Vec<u64> = batches.iter().flat_map(stored::places).collect();
+        let rows = match places.is_empty() {
+            true => Vec::new(),
+            false => self.rows(table.take_row_ids(places).select(Select::columns(&COLUMNS))).await?,
+        };
         self.handle.give(table);
         Ok(rows)
     }
 
-    async fn rows(&self, query: Query) -> Result<Vec<StoredRow>, Error> {
-        let by_key = ColumnOrdering::asc_nulls_last("id".to_owned());
-        let query = query.order_by(Some(vec![by_key])).select(Select::columns(&COLUMNS));
+    /// What a query for [`COLUMNS`] finds, sorted.
+    async fn rows(&self, query: impl ExecutableQuery) -> Result<Vec<StoredRow>, Error> {
         let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
         let batches = Box::pin(read).await.map_err(self.handle.reading())?;
-        Ok(batches.iter().flat_map(|batch| Columns::of(batch).rows().collect::<Vec<_>>()).collect())
+        let rows = batches.iter().flat_map(|batch| Columns::of(batch).rows().collect::<Vec<_>>());
+        let mut rows: Vec<StoredRow> = rows.collect();
+        rows.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        Ok(rows)
     }
 
     /// The vector index, if there is one. Of several the connector's own.

@@ -27,11 +27,12 @@ use crate::{
 /// The columns of a table of embeddings, in the order in which they are read.
 pub(crate) const COLUMNS: [&str; 6] = ["id", "text", "embedding", "timestamp", "source", "metadata"];
 
-/// LanceDB's name for the place of a row. It is only good for the version that it was read from.
+/// LanceDB's name for the place of a row.
 const PLACE: &str = "_rowid";
 
-/// So many rows are read whole at a time, and fewer where they are large.
-const PIECE_ROWS: usize = 512;
+/// So many rows are read whole at a time, and fewer where they are large. Somebody may have stored rows larger than those that they are
+/// compared with, and of their own size nothing is known before.
+const PIECE_ROWS: usize = 256;
 
 /// The same in bytes of the rows that they are compared with.
 const PIECE_BYTES: usize = 4 << 20;
@@ -79,10 +80,9 @@ impl Stored {
         while let Some(batch) = batches.try_next().await.map_err(handle.reading())? {
             let id: &StringArray = column(&batch, "id").as_string();
             let timestamp = column(&batch, "timestamp").as_primitive::<TimestampNanosecondType>();
-            let place = column(&batch, PLACE).as_primitive::<UInt64Type>();
-            for row in 0..batch.num_rows() {
+            for (row, place) in places(&batch).enumerate() {
                 let nanos = timestamp.is_valid(row).then(|| timestamp.value(row));
-                let one = Found { place: place.value(row), nanos, is_equal: false };
+                let one = Found { place, nanos, is_equal: false };
                 if found.insert(id.value(row).to_owned(), one).is_some() {
                     return Err(twice(handle.name()));
                 }
@@ -125,6 +125,12 @@ impl Stored {
     pub(crate) fn find(&self, id: &str) -> Option<Found> {
         self.found.get(id).copied()
     }
+}
+
+/// Where each row of a batch that was read with its place is. They are good for the version that they were read from: in another one
+/// they find nothing, or another key.
+pub(crate) fn places(batch: &RecordBatch) -> impl Iterator<Item = u64> {
+    column(batch, PLACE).as_primitive::<UInt64Type>().values().iter().copied()
 }
 
 /// The rows in pieces that are read at a time, none of them empty.

@@ -33,7 +33,8 @@ const INDEX_PIECES: u32 = 8;
 pub struct Upkeep {
     /// After so many commits it is due.
     pub every: NonZeroU32,
-    /// So long after a commit it is due in any case.
+    /// So long after a commit it is due in any case. Then fragments are not joined: where little comes, that would write the same
+    /// rows again and again.
     pub within: Duration,
     /// For so long an old version is kept for those who read it, unless there are too many.
     pub keep_for: Duration,
@@ -111,7 +112,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Of a table just opened. All its versions count, so that a process that is restarted again and again keeps it small too; and
-    /// upkeep is due if it has another index than `index`.
+    /// upkeep is due if `index` is to be built.
     pub(crate) async fn open(
         upkeep: Upkeep,
         index: Option<IndexSpec>,
@@ -122,25 +123,17 @@ impl Schedule {
         let versions = table.list_versions().await.map_err(handle.reading())?.len();
         let rows = table.count_rows(None).await.map_err(handle.reading())? as u64;
         let has_key_index = index_on(&table, key).await.map_err(handle.reading())?.is_some();
-        let is_other = match index {
-            Some(index) => index.replaces(&table).await.map_err(handle.reading())?,
+        let is_wanted = match index {
+            Some(index) => index.is_wanted(&table).await.map_err(handle.reading())?,
             None => false,
         };
         handle.give(table);
-        let is_due = is_other || versions > upkeep.keep_versions.get() as usize;
+        let is_due = is_wanted || versions > upkeep.keep_versions.get() as usize;
         let commits = if is_due { u32::MAX } else { 0 };
+        // Whoever wrote before may have ended before it was due.
+        let since = (versions > 1).then(Instant::now);
         let resting = Vec::new();
-        Ok(Self {
-            upkeep,
-            index,
-            commits,
-            since: None,
-            rows,
-            has_key_index,
-            tidied: 0,
-            resting,
-            is_full: false,
-        })
+        Ok(Self { upkeep, index, commits, since, rows, has_key_index, tidied: 0, resting, is_full: false })
     }
 
     /// Takes note of a commit of so many rows.
@@ -181,12 +174,17 @@ impl Schedule {
     /// The first failure. The steps after it were done all the same.
     pub(crate) async fn tidy(&mut self, handle: &mut Handle, key: &str) -> Result<Tidied, Error> {
         let now = Instant::now();
+        let is_again = |(step, until): &(Step, Instant)| *step == Step::Compact && *until <= now;
+        let is_pressing = self.commits >= self.upkeep.every.get() || self.resting.iter().any(is_again);
         self.resting.retain(|(_, until)| *until > now);
         let mut tidied = Tidied { rests: !self.resting.is_empty(), ..Tidied::default() };
         let mut first = None;
         let before = self.is_full.then_some(Step::Prune);
         self.is_full = false;
         for step in before.into_iter().chain(STEPS) {
+            if step == Step::Compact && !is_pressing {
+                continue;
+            }
             if self.resting.iter().any(|(resting, _)| *resting == step) {
                 continue;
             }
@@ -196,7 +194,9 @@ impl Schedule {
                 first.get_or_insert(error);
             }
         }
-        self.commits = 0;
+        if is_pressing {
+            self.commits = 0;
+        }
         self.since = None;
         self.tidied += 1;
         if self.tidied.is_multiple_of(self.upkeep.reopen_every.get()) {
@@ -208,6 +208,7 @@ impl Schedule {
     /// The same, but every step that rests, too.
     pub(crate) async fn tidy_all(&mut self, handle: &mut Handle, key: &str) -> Result<Tidied, Error> {
         self.resting.clear();
+        self.commits = u32::MAX;
         self.tidy(handle, key).await
     }
 

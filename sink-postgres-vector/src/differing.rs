@@ -29,20 +29,28 @@ impl Transaction<'_> {
     /// neither locked nor touched. Where most differ it is slower, for they are read first.
     ///
     /// What somebody else does to an equal row at the same time counts as done after this. Takes memory for one row that is
-    /// there at a time, no more of it than of the largest that is given.
+    /// there at a time, and for texts of it no more than four times the longest that is given.
+    ///
+    /// Returns, beside what was done, how many rows were found to be equal. Where these are few, the reading was in vain.
     pub async fn upsert_differing(
         &mut self,
         table: &VectorTable,
         rows: &[VectorRow<'_>],
         overwrite: Overwrite,
-    ) -> Result<Upserted, Error> {
+    ) -> Result<(Upserted, u64), Error> {
         if rows.is_empty() {
-            return Ok(Upserted { changed: 0, stale: 0 });
+            return Ok((Upserted { changed: 0, stale: 0 }, 0));
         }
         let is_equal = self.compare(table, rows).await?;
         let differing = rows.iter().zip(is_equal).filter(|(_, is_equal)| !is_equal);
         let differing: Vec<VectorRow<'_>> = differing.map(|(row, _)| *row).collect();
-        self.upsert(table, &differing, overwrite).await
+        let equal = (rows.len() - differing.len()) as u64;
+        let mut upserted = self.upsert(table, &differing, overwrite).await?;
+        if overwrite == Overwrite::Older {
+            // What is equal is not older.
+            upserted.stale += equal;
+        }
+        Ok((upserted, equal))
     }
 
     /// Says of each row whether it is there, equal in every column. A few count as different that PostgreSQL takes for equal, such
@@ -57,12 +65,13 @@ impl Transaction<'_> {
             [(&ids, Type::TEXT_ARRAY), (&text, Type::INT4), (&source, Type::INT4), (&metadata, Type::INT4)];
         let sql = table.stored_sql();
         let statement = self.connection.asking(table, sql, &parameters).await?;
-        let mut is_equal = vec![false; rows.len()];
+        let (mut is_equal, mut is_seen) = (vec![false; rows.len()], vec![false; rows.len()]);
         let answer = async {
             let mut stored = pin!(self.connection.ask(sql, statement, &parameters).await?);
             while let Some(stored) = stored.try_next().await? {
-                if let Some(place) = wanted.equal(&stored)? {
-                    is_equal[place] = true;
+                if let Some((place, found)) = wanted.compare(&stored)? {
+                    // A table that inherits from this one may have the key too, and then nothing is certain.
+                    is_equal[place] = !std::mem::replace(&mut is_seen[place], true) && found;
                 }
             }
             Ok(())
@@ -101,8 +110,8 @@ impl<'a> Wanted<'a> {
         Self { rows, places, printed, metadata }
     }
 
-    /// The place of the row that is equal to this one, if there is one.
-    fn equal(&self, stored: &Row) -> Result<Option<usize>, tokio_postgres::Error> {
+    /// The place of the row that has the key of this one, and whether all else is equal.
+    fn compare(&self, stored: &Row) -> Result<Option<(usize, bool)>, tokio_postgres::Error> {
         let column =
             |index| stored.try_get::<_, Option<Raw<'_>>>(index).map(|raw| raw.map(|Raw(bytes)| bytes));
         let id = column(0)?.and_then(|id| std::str::from_utf8(id).ok());
@@ -116,7 +125,7 @@ impl<'a> Wanted<'a> {
             && column(4)? == row.source.map(str::as_bytes)
             && row.metadata.is_some() == printed.is_some()
             && column(5)? == printed.map(str::as_bytes);
-        Ok(is_equal.then_some(place))
+        Ok(Some((place, is_equal)))
     }
 }
 

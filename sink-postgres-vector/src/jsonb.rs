@@ -38,9 +38,20 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Appends `json` as PostgreSQL would print it. `None`, and anything appended, where that is not certain: for numbers with an
-/// exponent and for zeros below zero, which it writes in another way, and for what it refuses.
+/// So deep values are printed. Each level is read once more than the one above it.
+const DEPTH: u8 = 16;
+
+/// So many places a number's point is moved at most.
+const PLACES: usize = 1_000;
+
+/// Appends `json` as PostgreSQL would print it. `None`, and anything appended, where that is not certain: for what it refuses,
+/// and for values too deep or numbers too long to be worth it.
 pub(crate) fn print(json: &str, out: &mut String) -> Option<()> {
+    print_at(DEPTH, json, out)
+}
+
+fn print_at(depth: u8, json: &str, out: &mut String) -> Option<()> {
+    let below = depth.checked_sub(1)?;
     match json.as_bytes().first()? {
         b'{' => {
             let Members(mut members) = serde_json::from_str(json).ok()?;
@@ -58,7 +69,7 @@ pub(crate) fn print(json: &str, out: &mut String) -> Option<()> {
                 }
                 quote(key, out)?;
                 out.push_str(": ");
-                print(value.get(), out)?;
+                print_at(below, value.get(), out)?;
             }
             out.push('}');
         }
@@ -69,7 +80,7 @@ pub(crate) fn print(json: &str, out: &mut String) -> Option<()> {
                 if index > 0 {
                     out.push_str(", ");
                 }
-                print(item.get(), out)?;
+                print_at(below, item.get(), out)?;
             }
             out.push(']');
         }
@@ -78,13 +89,39 @@ pub(crate) fn print(json: &str, out: &mut String) -> Option<()> {
             quote(&text, out)?;
         }
         b't' | b'f' | b'n' => out.push_str(json),
-        _ => {
-            let is_zero = json.bytes().all(|byte| matches!(byte, b'-' | b'0' | b'.'));
-            if json.contains(['e', 'E']) || is_zero && json.starts_with('-') {
-                return None;
-            }
-            out.push_str(json);
-        }
+        _ => number(json, out)?,
+    }
+    Some(())
+}
+
+/// As `numeric` has it: no exponent, as many digits behind the point as that leaves, and zero without a sign.
+fn number(json: &str, out: &mut String) -> Option<()> {
+    let (sign, number) = json.strip_prefix('-').map_or(("", json), |number| ("-", number));
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let exponent: isize = exponent.parse().ok()?;
+    if exponent.unsigned_abs() > PLACES {
+        return None;
+    }
+    let is_zero = mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    out.push_str(if is_zero { "" } else { sign });
+    if exponent == 0 {
+        out.push_str(mantissa);
+        return Some(());
+    }
+    let digits = format!("{whole}{fraction}");
+    let point = isize::try_from(whole.len()).ok()? + exponent;
+    let behind = usize::try_from(-point).unwrap_or_default();
+    let before = usize::try_from(point).unwrap_or_default();
+    let (whole, fraction) = digits.split_at(before.min(digits.len()));
+    let missing = before.saturating_sub(digits.len());
+    let whole = format!("{whole}{}", "0".repeat(missing));
+    let whole = whole.trim_start_matches('0');
+    out.push_str(if whole.is_empty() { "0" } else { whole });
+    if !fraction.is_empty() {
+        out.push('.');
+        out.push_str(&"0".repeat(behind));
+        out.push_str(fraction);
     }
     Some(())
 }
@@ -136,6 +173,11 @@ mod tests {
                 "{\"a\": \"é🦀/\\\"\\\\\\b\\f\\n\\r\\t\\u001f\u{7f}\"}",
             ),
             (
+                "[1e2,1.5E3,1e-05,-1.25e-1,0.050e1,12.5e+1,1e0,0e5,0.0e1,0e-2,123e-2]",
+                "[100, 1500, 0.00001, -0.125, 0.50, 125, 1, 0, 0, 0.00, 1.23]",
+            ),
+            ("[-0,-0.0,-0e1,-0.10]", "[0, 0.0, 0, -0.10]"),
+            (
                 r#"{"a":0.0,"b":123456789012345678901234567890}"#,
                 r#"{"a": 0.0, "b": 123456789012345678901234567890}"#,
             ),
@@ -147,9 +189,8 @@ mod tests {
     #[test]
     fn what_is_not_certain_is_said_to_be_so() {
         for json in [
-            r#"{"a":1e2}"#,
-            r#"{"a":[-0]}"#,
-            r#"{"a":-0.0}"#,
+            r#"{"a":1e2000}"#,
+            "[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]",
             r#"{"a":"\u0000"}"#,
             r#"{"a":"\ud800"}"#,
             "{",

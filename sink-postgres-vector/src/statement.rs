@@ -46,8 +46,8 @@ where ((t.text, t."timestamp", t.source, t.metadata)
 /// rows that are to be written, they took three times as long to find.
 pub(crate) fn stored(schema: &Ident, table: &Ident, extension: &Ident) -> String {
     format!(
-        r#"select id::text, {extension}.vector_send(embedding), left(text, $2::int4), "timestamp"::timestamptz, left(source, $3::int4),
-       left(metadata::text, $4::int4)
+        r#"select id::text, {extension}.vector_send(embedding), pg_catalog.left(text::text, $2::int4), "timestamp"::timestamptz,
+       pg_catalog.left(source::text, $3::int4), pg_catalog.left(metadata::text, $4::int4)
 from {schema}.{table} where id = any($1::text[])"#
     )
 }

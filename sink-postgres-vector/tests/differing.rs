@@ -69,7 +69,7 @@ async fn any_rows_come_to_the_same_by_both_ways() {
                 metadata: [None, Some(r#"{"a": 1}"#), Some(r#"{"a": 1.0}"#)][pick(3)],
             });
         }
-        for overwrite in [Overwrite::Always, Overwrite::NotNewer] {
+        for overwrite in [Overwrite::Always, Overwrite::NotNewer, Overwrite::Older] {
             let expected = upsert(&mut plain, Way::Upsert, &plain_table, &rows, overwrite).await;
             let found = upsert(&mut differing, Way::Differing, &differing_table, &rows, overwrite).await;
             assert_eq!(found, expected, "{overwrite:?}");
@@ -122,6 +122,7 @@ async fn rows_that_are_there_however_they_are_spelled_are_not_even_locked() {
         r#"{"lang":"de","page":12,"tags":["a","b"],"nested":{"long key":1.50,"k":[]}}"#,
         r#"{ "bb" : true, "a" : null, "é" : "\u00e9\ud83e\udd80", "cc" : -3, "a" : false }"#,
         r#"{"escapes":"\/\"\\\b\f\n\r\t\u001f\u007f","large":123456789012345678901234567890.100}"#,
+        r#"{"a":[1e-05,1E+16,-0.0,1.50e1],"b":-0}"#,
         r#"{"ω":1,"zz":2,"z":3,"":4,"\t":5}"#,
     ];
     let ids: Vec<String> = (0..metadata.len()).map(|number| format!("metadata {number}")).collect();

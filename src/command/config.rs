@@ -100,7 +100,8 @@ impl Variable {
 
 fn yaml(file: &str, settings: &[Setting], variables: &[Variable]) -> String {
     let mut text = format!("# What is in force, from {}. `line N` is one of that file.\n", plain(file));
-    if settings.iter().any(|setting| setting.shown == Shown::Hidden) {
+    let hides = |setting: &Setting| matches!(setting.shown, Shown::Hidden | Shown::Partly(..));
+    if settings.iter().any(hides) {
         text.push_str("# What is `hidden` has to be given again where this is used as a configuration.\n");
     }
     for setting in settings {

@@ -22,7 +22,7 @@ use super::template::with_word;
 use super::url::PostgresUrl;
 use super::{file, read_tree};
 use crate::framework::secret::SecretStore;
-use value::{is_hidden, is_secret_property, json_of, quoted, yaml_of};
+use value::{hides_within, is_hidden, is_secret_property, json_of, quoted, yaml_of};
 
 /// A line of the configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,8 @@ pub enum Shown {
     Heading,
     /// All of it: as YAML, and as JSON.
     Value(String, Json),
+    /// The same, but for a part in it that is hidden.
+    Partly(String, Json),
     /// There is none, which means what these words say.
     Absent(String),
     /// That there is one.
@@ -95,7 +97,7 @@ impl Setting {
         let key = &self.key;
         match &self.shown {
             Shown::Heading => format!("{indent}{dash}{key}:"),
-            Shown::Value(yaml, _) => format!("{indent}{dash}{key}: {yaml}"),
+            Shown::Value(yaml, _) | Shown::Partly(yaml, _) => format!("{indent}{dash}{key}: {yaml}"),
             Shown::Absent(words) => format!("{indent}{dash}# {key}: {words}"),
             Shown::Hidden => format!("{indent}{dash}# {key}: hidden"),
         }
@@ -121,6 +123,7 @@ impl Setting {
         let (value, hidden) = match &self.shown {
             Shown::Heading => return None,
             Shown::Value(_, json) => (json.clone(), false),
+            Shown::Partly(_, json) => (json.clone(), true),
             Shown::Absent(_) => (Json::Null, false),
             Shown::Hidden => (Json::Null, true),
         };
@@ -237,6 +240,7 @@ impl Walk<'_> {
     fn value(&mut self, path: &str, key: &str, entry: &Entry, is_secret: bool, depth: usize) {
         let shown = match is_secret && is_hidden(&entry.node) {
             true => Shown::Hidden,
+            false if hides_within(&entry.node) => Shown::Partly(yaml_of(&entry.node), json_of(&entry.node)),
             false => Shown::Value(yaml_of(&entry.node), json_of(&entry.node)),
         };
         let mut names = Vec::new();

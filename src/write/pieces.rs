@@ -65,9 +65,11 @@ impl Pieces {
         self.begun = rows;
     }
 
-    /// Takes note of a statement.
+    /// Takes note of the statement that was begun last.
     pub(super) fn took(&mut self, time: Duration) {
         self.longest = self.longest.max(time);
+        // What takes too long from here on is another statement.
+        self.begun = 0;
     }
 
     /// The statement that was begun last took longer than it may: the next ones have half as many rows.
@@ -123,6 +125,10 @@ mod tests {
         few.begins(6);
         few.took_too_long();
         assert_eq!(lengths(&few, &[row(&small); 10]), [3, 3, 3, 1]);
+        few.begins(1);
+        few.took(Duration::ZERO);
+        few.took_too_long();
+        assert_eq!(lengths(&few, &[row(&small); 10]), [3, 3, 3, 1], "it was the commit that took long");
     }
 
     const LIMIT: Duration = Duration::from_secs(8);

@@ -96,6 +96,7 @@ impl PostgresWriter {
         batch: &Batch,
         care: Care,
     ) -> Result<Written, Error> {
+        self.pieces.begins(0);
         let spans: Vec<&Span> = batch.spans().collect();
         let mut transaction = connection.begin_for(batch.bytes()).await?;
         let moved = ledger::move_positions(&transaction, &self.connector, &spans).await?;
@@ -317,20 +318,27 @@ async fn write_changes(
             effect.upserted += inserted.inspect_err(|error| *way = way.after(error))?;
             return Ok(effect);
         }
+        let mut equal = 0;
         for rows in pieces.of(&rows) {
             let begun = Instant::now();
             pieces.begins(rows.len());
             let upserted = if *way == Way::UpsertDiffering {
-                transaction.upsert_differing(table, rows, overwrite).await?
+                let done = transaction.upsert_differing(table, rows, overwrite).await;
+                // Whatever is in the way of reading, the next attempt does without.
+                let (upserted, found) = done.inspect_err(|_| *way = Way::Upsert)?;
+                equal += found;
+                upserted
             } else {
-                transaction.upsert(table, rows, overwrite).await?
+                let upserted = transaction.upsert(table, rows, overwrite).await?;
+                equal += (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
+                upserted
             };
             pieces.took(begun.elapsed());
             effect.upserted += upserted.changed;
             effect.stale += upserted.stale;
             effect.unchanged += (rows.len() as u64).saturating_sub(upserted.changed + upserted.stale);
         }
-        *way = if effect.unchanged * 2 > rows.len() as u64 { Way::UpsertDiffering } else { Way::Upsert };
+        *way = if equal * 2 > rows.len() as u64 { Way::UpsertDiffering } else { Way::Upsert };
     }
     Ok(effect)
 }

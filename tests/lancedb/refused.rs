@@ -118,7 +118,7 @@ async fn a_position_that_somebody_has_damaged_is_told_and_no_partition_begins_an
     table.put(&positions).await.unwrap();
     drop((table, locked));
     let path = stage.connector.path();
-    for (mut process, code) in
+    for (process, code) in
         [(stage.connector.start(), 78), (stage.connector.run(&["offsets", "show", "--config", &path]), 78)]
     {
         let text = process.ends_with(code).await;

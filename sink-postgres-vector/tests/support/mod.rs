@@ -135,7 +135,7 @@ impl Way {
     ) -> Upserted {
         match self {
             Self::Upsert => transaction.upsert(table, rows, overwrite).await.unwrap(),
-            Self::Differing => transaction.upsert_differing(table, rows, overwrite).await.unwrap(),
+            Self::Differing => transaction.upsert_differing(table, rows, overwrite).await.unwrap().0,
         }
     }
 

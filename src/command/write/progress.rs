@@ -35,6 +35,8 @@ impl Progress {
                 Err(_) => bar,
             }
         });
+        // One that a terminal cannot draw (`TERM=dumb`) would be nothing at all.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         Self { size, bar, told: Instant::now() }
     }
 

@@ -38,6 +38,17 @@ fn hides_item(item: &Node) -> bool {
     holds_address(item) && is_hidden(item)
 }
 
+/// Whether a part of the value is hidden.
+pub(super) fn hides_within(node: &Node) -> bool {
+    match &node.value {
+        Value::Sequence(items) => items.iter().any(|item| hides_item(item) || hides_within(item)),
+        Value::Mapping(entries) => {
+            entries.iter().any(|entry| hides_entry(entry) || hides_within(&entry.node))
+        }
+        Value::Null | Value::Unresolved | Value::Scalar(_) => false,
+    }
+}
+
 /// The value on one line. What may be a secret inside of it stands there as `hidden`: by its key, which only the
 /// parameters of a transform can hold, or by its `@`.
 pub(super) fn yaml_of(node: &Node) -> String {

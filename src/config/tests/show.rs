@@ -240,4 +240,9 @@ fn a_secret_deep_in_the_parameters_of_a_transform_is_hidden() {
     ] {
         assert!(all.contains(part), "{part} in {all}");
     }
+    for key in ["urls", "deeper"] {
+        let told = settings.iter().filter_map(Setting::json);
+        let told: Vec<_> = told.filter(|told| told["key"].as_str().unwrap().ends_with(key)).collect();
+        assert!(told.len() == 1 && told[0]["hidden"] == true, "{told:?}");
+    }
 }
