@@ -89,10 +89,10 @@ soak: setup up ## full load for MINUTES=30 with a fault every 20 s; draws docs/s
 bench: setup ## measure everything beside its ceiling (QUICK=1: in small; ONLY=rates,freshness: some steps)
 	QUICK="$(QUICK)" ONLY="$(ONLY)" cargo bench --bench rates
 
-bench-lancedb: tools ## the same records into each target, beside LanceDB's own bulk add; then a table over 1,000 commits
+bench-lancedb: tools ## the same records into each target, beside LanceDB's own bulk add; then a table over 1,000 commits (draws docs/lancedb.svg)
 	PROTOC="$$(dev/servers protoc)" && export PROTOC && test -n "$$PROTOC" && \
 	cargo bench --profile release --features bulk-add --bench targets && \
-	cargo bench --profile release -p embedsink -p sink-lancedb --features embedsink/bulk-add --bench commits
+	PLOT="$(CURDIR)/docs/lancedb.svg" cargo bench --profile release -p embedsink -p sink-lancedb --features embedsink/bulk-add --bench commits
 
 check: ## formatting and lints
 	cargo fmt --all --check

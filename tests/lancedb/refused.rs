@@ -130,6 +130,7 @@ async fn a_position_that_somebody_has_damaged_is_told_and_no_partition_begins_an
 #[tokio::test]
 async fn positions_of_a_folder_that_is_not_there_are_not_said_to_be_none() {
     let stage = Stage::new("no folder yet", 1).await;
+    stage.connector.write();
     let path = stage.connector.path();
     let text = stage.connector.run(&["offsets", "show", "--config", &path]).ends_with(1).await;
     assert!(text.contains("there is no folder") && text.contains("Correct sink.lancedb.uri"), "{text}");

@@ -2,9 +2,10 @@
 //! loaded first, so the table does not grow any more.
 //!
 //! `COMMITS=1000 INDEX=hnsw cargo bench -p sink-lancedb --features lancedb --bench commits`. `INDEX` is hnsw, pq, flat or none;
-//! `CACHE_MIB` bounds each of the two caches of each table, in place of the connector's 32 and 8 MiB.
+//! `CACHE_MIB` bounds each of the two caches of each table, in place of the connector's 32 and 8 MiB. `PLOT` names a file for the figure.
 
-#[path = "../tests/support.rs"]
+mod plot;
+#[path = "../../tests/support.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
@@ -15,6 +16,17 @@ use sink_lancedb::{
     VectorTable,
 };
 use support::{Owned, Random, folder, rows, run, spec};
+
+/// What the table was like after so many commits. Times are means of the commits since the look before.
+struct Look {
+    commit: u64,
+    versions: u64,
+    files: u64,
+    disk_mib: u64,
+    resident_mib: u64,
+    write_ms: f64,
+    search_ms: f64,
+}
 
 const DIMENSIONS: u16 = 128;
 const KEYS: u64 = 50_000;
@@ -68,6 +80,7 @@ fn main() {
         }
         table.tidy().await.expect("tidied");
         println!("0,0,{KEYS},,,,,{},,,,", resident());
+        let mut looks = Vec::new();
         let (began, mut writing, mut tidying) = (Instant::now(), Duration::ZERO, Duration::ZERO);
         for commit in 1..=commits {
             let first = random.below(KEYS);
@@ -91,6 +104,7 @@ fn main() {
                 let disk = stats.on_disk.expect("a folder");
                 let before = Instant::now();
                 let near = reader.nearest(&given[0].0.embedding, 10, Metric::Cosine).await.expect("found");
+                let search = before.elapsed();
                 println!(
                     "{commit},{},{},{},{},{},{},{},{},{},{},{}",
                     began.elapsed().as_secs(),
@@ -102,11 +116,27 @@ fn main() {
                     resident(),
                     writing.as_millis() / 50,
                     tidying.as_millis() / 50,
-                    before.elapsed().as_millis(),
+                    search.as_millis(),
                     near.used_index
                 );
+                looks.push(Look {
+                    commit,
+                    versions: stats.versions,
+                    files: disk.files,
+                    disk_mib: disk.bytes >> 20,
+                    resident_mib: resident(),
+                    write_ms: writing.as_secs_f64() * 1e3 / 50.0,
+                    search_ms: search.as_secs_f64() * 1e3,
+                });
                 (writing, tidying) = (Duration::ZERO, Duration::ZERO);
             }
+        }
+        if let Ok(path) = std::env::var("PLOT") {
+            let index = method.map_or("no index".to_owned(), |method| format!("{method:?}"));
+            let title = format!(
+                "{commits} commits of {BATCH} rows over {KEYS} keys, {DIMENSIONS} dimensions, {index}"
+            );
+            std::fs::write(path, plot::draw(&title, &looks)).expect("the figure is written");
         }
     });
 }
