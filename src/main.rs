@@ -52,8 +52,8 @@ enum Command {
     },
     /// Look at the records that could not be used, write them again, or delete them.
     ///
-    /// They are kept in embedsink.dead_letters; a connector sees its own only, by meta.name. docs/dead-letters.md is
-    /// the guide.
+    /// They are kept in PostgreSQL, in embedsink.dead_letters; a connector sees its own only, by meta.name.
+    /// docs/dead-letters.md is the guide. What a LanceDB dataset keeps is read as its other tables are (docs/lancedb.md).
     ///
     /// Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 bad configuration or a missing right.
     Dlq {

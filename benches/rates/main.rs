@@ -34,6 +34,7 @@ mod stand;
 #[allow(dead_code, reason = "shared with the tests, which use the rest of it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod way;
 
 use std::fs;
 use std::path::Path;
@@ -117,6 +118,7 @@ async fn measure(step: Step, stand: Option<&Stand>, report: &mut Report, scale: 
     match step {
         Step::Decode => Ok(()),
         Step::Rates => backlog::measure(stand, report, scale, (384, small), scale.shape).await,
+        Step::Ways => way::measure(stand, report, scale).await,
         Step::Wide => {
             backlog::measure(stand, report, scale, (768, middle), 0).await?;
             backlog::measure(stand, report, scale, (1536, large), 0).await

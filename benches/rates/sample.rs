@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::random::Random;
 
 /// One row, as it stands in a table.
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) id: String,
     pub(crate) text: String,

@@ -9,6 +9,8 @@ pub(crate) enum Step {
     Decode,
     /// The ceiling, the peers' shapes, and the connector over backlogs, at 384 dimensions.
     Rates,
+    /// The ways of putting a batch into a table.
+    Ways,
     /// The ceiling and the connector over backlogs, at 768 and 1536 dimensions.
     Wide,
     /// Updates of the metadata alone below an HNSW index.
@@ -23,14 +25,23 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Decode, Self::Rates, Self::Wide, Self::Index, Self::Backfill, Self::Freshness, Self::Memory];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Decode,
+        Self::Rates,
+        Self::Ways,
+        Self::Wide,
+        Self::Index,
+        Self::Backfill,
+        Self::Freshness,
+        Self::Memory,
+    ];
 
     /// Its name in `ONLY`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Decode => "decode",
             Self::Rates => "rates",
+            Self::Ways => "ways",
             Self::Wide => "wide",
             Self::Index => "index",
             Self::Backfill => "backfill",
@@ -53,6 +64,8 @@ pub(crate) struct Scale {
     pub(crate) backlog: [usize; 3],
     /// Rows that a peer's shape writes; one that writes row by row, and commits each, a fifth of it.
     pub(crate) shape: usize,
+    /// Rows that go by each way of putting a batch into a table.
+    pub(crate) ways: usize,
     /// Rows below the HNSW index, at 384, 768 and 1536 dimensions.
     pub(crate) indexed: [usize; 3],
     /// So many of them are replaced, and as many new ones come, in one round.
@@ -76,6 +89,7 @@ impl Scale {
         slow_rounds: 3,
         backlog: [200_000, 60_000, 30_000],
         shape: 20_000,
+        ways: 60_000,
         indexed: [30_000, 15_000, 8_000],
         moved: 4_000,
         versions: 4,
@@ -87,14 +101,15 @@ impl Scale {
 
     const QUICK: Self = Self {
         is_quick: true,
-        rounds: 2,
+        rounds: 1,
         slow_rounds: 1,
-        backlog: [40_000, 15_000, 8_000],
+        backlog: [40_000, 10_000, 6_000],
         shape: 5_000,
-        indexed: [5_000, 3_000, 1_500],
-        moved: 500,
+        ways: 10_000,
+        indexed: [4_000, 2_000, 1_000],
+        moved: 400,
         versions: 6,
-        blind: 500,
+        blind: 400,
         backfill: 8_000,
         freshness: 10,
         memory: [20_000, 100_000],

@@ -34,6 +34,8 @@ pub(crate) enum FaultKind {
     Missing,
     TableName,
     Corrupt,
+    /// A newer LanceDB has written what this one cannot read or must not write.
+    NewerFormat,
     Unsupported,
     Refused,
     Internal,
@@ -87,6 +89,7 @@ impl Fault {
             | FaultKind::ReadOnly
             | FaultKind::Missing
             | FaultKind::TableName
+            | FaultKind::NewerFormat
             | FaultKind::Unsupported => Class::Configuration,
             FaultKind::Corrupt | FaultKind::Refused | FaultKind::Internal => Class::Fatal,
         }
@@ -106,6 +109,9 @@ impl Fault {
                 "Restore the whole dataset from a copy, all tables as of one moment. Without a copy, move the whole dataset away and write it anew from the source. A table whose folder alone is moved away is made anew, and stays without the rows written so far."
             }
             FaultKind::TableName => "Name the table with ASCII letters, digits, `_`, `-` and `.` only.",
+            FaultKind::NewerFormat => {
+                "Open the dataset only with versions of LanceDB that know the same format, or let embedsink write to a new folder: start with another `meta.name` there."
+            }
             FaultKind::Unsupported => {
                 "Use a file system that can rename atomically, or the object store's own URI instead of a mount of it. A URI of an object store needs the feature aws, azure or gcs."
             }
@@ -131,6 +137,7 @@ impl fmt::Display for Fault {
             FaultKind::Missing => "a file or version of the table is not there",
             FaultKind::TableName => "the table's name cannot be used",
             FaultKind::Corrupt => "a file of the table is damaged",
+            FaultKind::NewerFormat => "the table is in a format of another version of LanceDB",
             FaultKind::Unsupported => "this is not supported here",
             FaultKind::Refused => "LanceDB refuses what it was asked",
             FaultKind::Internal => "LanceDB failed",
@@ -220,7 +227,12 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
             Some(FaultKind::Missing)
         }
         Lance::CorruptFile { .. } => Some(FaultKind::Corrupt),
-        Lance::NotSupported { .. } | Lance::VersionConflict { .. } => Some(FaultKind::Unsupported),
+        Lance::VersionConflict { .. } => Some(FaultKind::NewerFormat),
+        // What it says of a table with feature flags that it does not know.
+        Lance::NotSupported { .. } if error.to_string().contains("Please upgrade") => {
+            Some(FaultKind::NewerFormat)
+        }
+        Lance::NotSupported { .. } => Some(FaultKind::Unsupported),
         Lance::DiskCapExceeded { .. } => Some(FaultKind::DiskFull),
         Lance::IO { .. } => Some(FaultKind::Storage),
         Lance::InvalidInput { .. } | Lance::Schema { .. } | Lance::SchemaMismatch { .. } => {
@@ -295,6 +307,22 @@ mod tests {
             let fault = Fault::of(&lancedb::Error::Lance { source: conflict });
             assert_eq!((fault.kind, fault.class()), (FaultKind::Conflict, Class::Transient), "{fault}");
             assert!(!fault.to_string().contains("row") && fault.remedy().is_some(), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_a_newer_lancedb_is_not_taken_for_a_file_system_that_cannot_rename() {
+        let upgrade =
+            "This dataset cannot be written by this version of Lance. Please upgrade Lance to write it.";
+        for source in [
+            Lance::version_conflict("newer", 3, 0),
+            Lance::not_supported(upgrade),
+            Lance::not_supported("other"),
+        ] {
+            let is_other = source.to_string().contains("other");
+            let fault = Fault::of(&lancedb::Error::Lance { source });
+            let kind = if is_other { FaultKind::Unsupported } else { FaultKind::NewerFormat };
+            assert_eq!((fault.kind, fault.class()), (kind, Class::Configuration), "{fault}");
         }
     }
 

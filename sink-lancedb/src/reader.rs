@@ -77,17 +77,22 @@ impl VectorReader {
 
     /// The first rows by their keys, as many as `limit`. Of all others only the keys are read.
     pub async fn first(&mut self, limit: usize) -> Result<Vec<StoredRow>, Error> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let table = self.handle.take().await?;
+        if table.count_rows(None).await.map_err(self.handle.reading())? <= limit {
+            let rows = self.rows(table.query().select(Select::columns(&COLUMNS))).await?;
+            self.handle.give(table);
+            return Ok(rows);
+        }
         let by_key = ColumnOrdering::asc_nulls_last("id".to_owned());
         let query = table.query().select(Select::columns(&["id"])).with_row_id();
         let query = query.order_by(Some(vec![by_key])).limit(limit);
         let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
         let batches = Box::pin(read).await.map_err(self.handle.reading())?;
-        let places: Vec<u64> = batches.iter().flat_map(stored::places).collect();
-        let rows = match places.is_empty() {
-            true => Vec::new(),
-            false => self.rows(table.take_row_ids(places).select(Select::columns(&COLUMNS))).await?,
-        };
+        let places = batches.iter().flat_map(stored::places).collect();
+        let rows = self.rows(table.take_row_ids(places).select(Select::columns(&COLUMNS))).await?;
         self.handle.give(table);
         Ok(rows)
     }

@@ -203,7 +203,16 @@ impl VectorTable {
         Ok(None)
     }
 
-    /// The same now, due or not.
+    /// Whether [`upkeep`](Self::upkeep) would build the vector index now, or try to. That can take minutes.
+    pub async fn builds_index(&mut self) -> Result<bool, Error> {
+        let Some(index) = self.schedule.index_due() else { return Ok(false) };
+        let table = self.handle.take().await?;
+        let is_wanted = index.is_wanted(&table).await.map_err(self.handle.reading())?;
+        self.handle.give(table);
+        Ok(is_wanted)
+    }
+
+    /// Does the upkeep now, due or not.
     pub async fn tidy(&mut self) -> Result<Tidied, Error> {
         self.schedule.tidy_all(&mut self.handle, "id").await
     }

@@ -150,6 +150,13 @@ impl Schedule {
             || self.resting.iter().any(|(_, until)| *until <= now)
     }
 
+    /// The vector index that upkeep would build now, if it is wanted.
+    pub(crate) fn index_due(&self) -> Option<IndexSpec> {
+        let now = Instant::now();
+        let rests = self.resting.iter().any(|(step, until)| *step == Step::VectorIndex && *until > now);
+        self.index.filter(|_| self.is_due() && !rests)
+    }
+
     /// Whether the table has grown so that a merge should no longer read its whole column of keys.
     pub(crate) fn lacks_key_index(&self) -> bool {
         let rests = self.resting.iter().any(|(step, _)| *step == Step::KeyIndex);

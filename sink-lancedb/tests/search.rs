@@ -32,6 +32,28 @@ fn without_an_index_the_nearest_rows_are_exact_and_the_plan_says_so() {
 }
 
 #[test]
+fn the_first_rows_are_those_of_the_first_keys_whatever_came_first() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        let mut reader = VectorReader::open(&locked.reading(), "docs").await.expect("opened");
+        assert_eq!(reader.first(3).await.expect("read"), []);
+        let given: Vec<Owned> =
+            (0..50).map(|number| Owned::new(format!("k{:02}", number * 17 % 50), number)).collect();
+        for part in given.chunks(20) {
+            table.upsert(&rows(part), Overwrite::Always).await.expect("written");
+        }
+        let mut sorted: Vec<_> = given.iter().map(|row| row.0.clone()).collect();
+        sorted.sort_by(|one, other| one.id.cmp(&other.id));
+        for limit in [0, 1, 7, 49, 50, 51] {
+            let found = reader.first(limit).await.expect("read");
+            assert_eq!(found, sorted[..limit.min(50)], "{limit}");
+        }
+    });
+}
+
+#[test]
 fn each_kind_of_index_is_built_once_there_are_rows_refreshed_and_used() {
     run(async {
         for method in [IndexMethod::IvfHnswSq, IndexMethod::IvfPq, IndexMethod::IvfFlat] {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use serde_json::Value;
 
 use crate::stage::Stage;
+use crate::support::turn::alone;
 
 const LINES: &str = "\
 {\"id\": \"a\", \"text\": \"first\", \"embedding\": [3, 4, 0, 0, 0, 0, 0, 0], \"metadata\": {\"n\": 1}}
@@ -30,6 +31,43 @@ async fn a_file_is_written_once_and_again_only_when_asked() {
     assert_eq!((forced["upserted"].as_u64(), forced["unchanged"].as_u64()), (Some(0), Some(2)), "{forced}");
     assert_eq!(stage.rows().await.len(), 2);
     assert_eq!(stage.rows().await[&(0, "a".to_owned())].text.as_deref(), Some("last"));
+}
+
+#[tokio::test]
+async fn kill_nine_in_the_middle_of_a_file_loses_nothing_and_the_same_command_goes_on() {
+    const LINES: usize = 4_000;
+    let _alone = alone().await;
+    let mut stage = Stage::new("write, kill -9", 0).await;
+    stage.connector.more = "batch: {max-rows: 100}".to_owned();
+    stage.connector.write();
+    let input = stage.connector.file("rows.jsonl");
+    // Each key stands twice, and of a row that was written twice only the last one counts.
+    let line = |number: usize| {
+        let (key, text) = (number % (LINES / 2), number / (LINES / 2));
+        format!(
+            "{{\"id\": \"k{key}\", \"text\": \"{text}\", \"embedding\": [{number}, 2, 3, 4, 5, 6, 7, 8]}}\n"
+        )
+    };
+    fs::write(&input, (0..LINES).map(line).collect::<String>()).unwrap();
+    let path = stage.connector.path();
+    let write = ["write", "--config", &path, input.to_str().unwrap(), "--json"];
+    let mut before = 0;
+    for part in [1, 3, 5] {
+        let mut process = stage.connector.run(&write);
+        let wanted = LINES as i64 * part / 8;
+        process
+            .until("lines to be written", async |_| (stage.next_line().await > wanted).then_some(()))
+            .await;
+        process.kill();
+        let now = stage.next_line().await;
+        assert!(before < now && now <= LINES as i64, "a kill in the middle: {before}, {now}");
+        before = now;
+    }
+    let done: Value = serde_json::from_str(&stage.connector.run(&write).outputs().await).unwrap();
+    assert_eq!(done["records"], LINES as i64 + 1 - before, "{done}");
+    let rows = stage.rows().await;
+    assert_eq!(rows.len(), LINES / 2);
+    assert!(rows.values().all(|row| row.text.as_deref() == Some("1")), "the last line of each key");
 }
 
 #[tokio::test]

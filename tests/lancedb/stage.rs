@@ -116,6 +116,16 @@ impl Stage {
         self.positions().await.values().sum::<i64>() as usize
     }
 
+    /// The line at which an import goes on. Lines count from 1.
+    pub(crate) async fn next_line(&self) -> i64 {
+        let rows = read(&self.dataset(), positions_spec()).await;
+        let next = |row: &KeyedRow| match row.values.get(3) {
+            Some(Value::Integer(next)) => *next,
+            other => panic!("a position is {other:?}"),
+        };
+        rows.iter().map(next).max().unwrap_or(1)
+    }
+
     /// Waits until `count` records are settled.
     pub(crate) async fn settles(&self, process: &mut Process, count: usize) {
         let what = format!("{count} records to be settled");

@@ -23,6 +23,8 @@ struct Look {
     versions: u64,
     files: u64,
     disk_mib: u64,
+    /// Of the newest version alone.
+    newest_mib: u64,
     resident_mib: u64,
     write_ms: f64,
     search_ms: f64,
@@ -41,6 +43,42 @@ fn resident() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib / 1_024)
 }
 
+/// What docs/lancedb.md promises of any number of commits.
+fn assert_bounded(looks: &[Look]) {
+    let upkeep = Upkeep::default();
+    let versions = u64::from(upkeep.keep_versions.get() + 1 + 2 * upkeep.every.get());
+    for look in looks {
+        assert!(look.versions <= versions, "{} versions after {} commits", look.versions, look.commit);
+        assert!(look.files <= 6 * versions + 20, "{} files after {} commits", look.files, look.commit);
+        assert!(
+            look.disk_mib <= 8 * look.newest_mib + 16,
+            "{} MiB after {} commits",
+            look.disk_mib,
+            look.commit
+        );
+    }
+    let third = looks.len() / 3;
+    if third < 6 {
+        println!("too few commits to say whether anything grows");
+        return;
+    }
+    let median = |looks: &[Look], value: fn(&Look) -> f64| {
+        let mut values: Vec<f64> = looks.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let values: [(&str, fn(&Look) -> f64, f64); 3] = [
+        ("resident memory", |look| look.resident_mib as f64, 1.1),
+        ("a search", |look| look.search_ms, 1.5),
+        ("a commit", |look| look.write_ms, 1.5),
+    ];
+    for (what, value, most) in values {
+        let (middle, last) = (median(&looks[third..2 * third], value), median(&looks[2 * third..], value));
+        println!("{what}: {middle:.1} in the middle third, {last:.1} in the last");
+        assert!(last <= most * middle, "{what} grows");
+    }
+}
+
 fn main() {
     let commits: u64 =
         std::env::var("COMMITS").ok().and_then(|commits| commits.parse().ok()).unwrap_or(1_000);
@@ -54,7 +92,7 @@ fn main() {
         let folder = folder();
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
         let mut options = DatasetOptions::new(folder.path().to_str().expect("text"));
-        // As the connector has them.
+        // All of this is as the connector has it.
         (options.index_cache, options.metadata_cache) = (32 << 20, 8 << 20);
         if let Some(mib) = number("CACHE_MIB") {
             (options.index_cache, options.metadata_cache) = (mib << 20, mib << 20);
@@ -62,8 +100,8 @@ fn main() {
         let locked = Dataset::open(options).expect("a folder").lock().expect("locked");
         let wanted = TableSpec {
             dimensions: DIMENSIONS,
-            index: method.map(|method| IndexSpec { method, metric: Metric::Cosine, min_rows: 5_000 }),
-            upkeep: Upkeep { keep_for: Duration::ZERO, ..Upkeep::default() },
+            index: method.map(|method| IndexSpec { method, metric: Metric::Cosine, min_rows: 10_000 }),
+            upkeep: Upkeep::default(),
             ..spec("docs")
         };
         let mut table = VectorTable::open(&locked, wanted).await.expect("made");
@@ -124,6 +162,7 @@ fn main() {
                     versions: stats.versions,
                     files: disk.files,
                     disk_mib: disk.bytes >> 20,
+                    newest_mib: stats.bytes >> 20,
                     resident_mib: resident(),
                     write_ms: writing.as_secs_f64() * 1e3 / 50.0,
                     search_ms: search.as_secs_f64() * 1e3,
@@ -131,6 +170,7 @@ fn main() {
                 (writing, tidying) = (Duration::ZERO, Duration::ZERO);
             }
         }
+        assert_bounded(&looks);
         if let Ok(path) = std::env::var("PLOT") {
             let index = method.map_or("no index".to_owned(), |method| format!("{method:?}"));
             let title = format!(

@@ -83,7 +83,7 @@ impl Dataset {
             metric: match metric {
                 Metric::L2 => "l2",
                 Metric::Cosine => "cosine",
-                Metric::Dot => "inner-product",
+                Metric::Dot => "inner product",
             },
             operator: None,
             origin,

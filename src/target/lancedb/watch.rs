@@ -1,5 +1,6 @@
 //! Looks at the tables of a dataset now and then, beside whoever writes them, and tells what they are like.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(super) struct Watch {
 #[derive(Default)]
 struct Readers {
     vectors: Vec<VectorReader>,
+    /// Those in which an index was found.
+    indexed: HashSet<String>,
     own: Vec<(String, KeyedReader)>,
 }
 
@@ -59,8 +62,21 @@ impl Watch {
         };
         for ((table, spec), reader) in self.tables.iter().zip(&mut readers.vectors) {
             let stats = reader.stats().await?;
-            if let (Some(spec), Some(found)) = (spec, &stats.vector_index) {
-                self.monitor.index(table, progress(*spec, found));
+            // While one is built, its builder tells.
+            if let Some(spec) = spec
+                && !self.monitor.builds_an_index()
+            {
+                match &stats.vector_index {
+                    Some(found) => self.monitor.index(table, progress(*spec, found)),
+                    None if readers.indexed.remove(table) => {
+                        let reason = Some("the index is gone; upkeep builds it anew".to_owned());
+                        self.monitor.index(table, IndexProgress { reason, ..IndexState::Waiting.into() });
+                    }
+                    None => {}
+                }
+            }
+            if stats.vector_index.is_some() {
+                readers.indexed.insert(table.clone());
             }
             self.monitor.stored(stored(table, &stats));
         }

@@ -3,6 +3,7 @@
 use sink_lancedb::{Error, Tidied};
 
 use super::{LETTERS, LanceWriter, POSITIONS};
+use crate::monitoring::{IndexProgress, IndexState};
 
 impl LanceWriter {
     /// Does what is due, unless it is to stop. What fails here fails no write: it is told, and tried again later.
@@ -22,8 +23,21 @@ impl LanceWriter {
 
     async fn tidy_each(&mut self) {
         for index in 0..self.tables.len() {
-            let done = self.tables[index].upkeep().await;
-            let name = self.tables[index].name().to_owned();
+            let table = &mut self.tables[index];
+            let name = table.name().to_owned();
+            // What fails here fails upkeep, too.
+            let builds = table.builds_index().await.unwrap_or(false);
+            if builds {
+                self.monitor.index(&name, IndexState::Building.into());
+            }
+            let done = table.upkeep().await;
+            if builds {
+                let progress = match &done {
+                    Ok(_) => IndexState::Ready.into(),
+                    Err(error) => IndexProgress { reason: Some(told(error)), ..IndexState::Failed.into() },
+                };
+                self.monitor.index(&name, progress);
+            }
             self.tell(&name, done);
         }
         let done = self.letters.upkeep().await;
@@ -52,8 +66,7 @@ impl LanceWriter {
                 self.monitor.tidied(table, Ok(tidied.bytes_freed));
             }
             Err(error) => {
-                let text =
-                    error.remedy().map_or_else(|| error.to_string(), |remedy| format!("{error}. {remedy}"));
+                let text = told(&error);
                 tracing::warn!(
                     table, error = %text,
                     "a part of upkeep has failed; the rest of it and writing go on, and this is tried again in a minute"
@@ -62,6 +75,10 @@ impl LanceWriter {
             }
         }
     }
+}
+
+fn told(error: &Error) -> String {
+    error.remedy().map_or_else(|| error.to_string(), |remedy| format!("{error}. {remedy}"))
 }
 
 fn made_room(table: &str, done: &Result<u64, Error>) {
