@@ -6,6 +6,7 @@
 //! long the broker took to acknowledge a record: no connector can have it sooner.
 
 use std::collections::VecDeque;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +22,7 @@ use crate::backlog::target;
 use crate::report::Report;
 use crate::sample::{Rows, Version, id};
 use crate::scale::Scale;
-use crate::stand::{PARTITIONS, Stand};
+use crate::stand::{PARTITIONS, Stand, settle};
 use crate::support::connector::Connector;
 use crate::support::kafka::Topic;
 use crate::support::wait::PATIENCE;
@@ -63,12 +64,22 @@ fn counts(number: usize) -> bool {
     number >= WARM_UP * RATE
 }
 
-/// Measures it.
+/// Measures it, as often as what takes a minute is.
 pub(crate) async fn measure(stand: &Stand, report: &mut Report, scale: &Scale) -> Result<()> {
+    for _ in 0..scale.slow_rounds {
+        once(stand, report, scale).await?;
+    }
+    Ok(())
+}
+
+async fn once(stand: &Stand, report: &mut Report, scale: &Scale) -> Result<()> {
     let (database, topic) = (stand.database().await, stand.empty_topic().await);
     let connector = Connector::new(&topic, &database, &target(384));
     connector.migrate().await;
     let client = database.connect().await;
+    // What was measured before has left pages that the disk would take now, and hold everybody up.
+    settle(&client, "").await?;
+    ensure!(Command::new("sync").status()?.success(), "the disk does not take what is to be written");
     let mut process = connector.start();
     process.logs(PARTITIONS as usize, "partition begins").await;
 
