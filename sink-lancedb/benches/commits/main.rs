@@ -43,6 +43,9 @@ fn resident() -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib / 1_024)
 }
 
+/// One figure of a look.
+type Value = fn(&Look) -> f64;
+
 /// What docs/lancedb.md promises of any number of commits.
 fn assert_bounded(looks: &[Look]) {
     let upkeep = Upkeep::default();
@@ -62,12 +65,12 @@ fn assert_bounded(looks: &[Look]) {
         println!("too few commits to say whether anything grows");
         return;
     }
-    let median = |looks: &[Look], value: fn(&Look) -> f64| {
+    let median = |looks: &[Look], value: Value| {
         let mut values: Vec<f64> = looks.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    let values: [(&str, fn(&Look) -> f64, f64); 3] = [
+    let values: [(&str, Value, f64); 3] = [
         ("resident memory", |look| look.resident_mib as f64, 1.1),
         ("a search", |look| look.search_ms, 1.5),
         ("a commit", |look| look.write_ms, 1.5),

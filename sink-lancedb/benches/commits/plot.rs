@@ -1,7 +1,5 @@
 //! The figure: a panel for each thing that is to stay flat, over one axis of commits.
 
-use std::fmt::Write;
-
 use super::Look;
 
 const WIDTH: f64 = 720.0;
@@ -45,14 +43,12 @@ pub(crate) fn draw(title: &str, looks: &[Look]) -> String {
         });
         let points: Vec<String> = points.collect();
         let right = WIDTH - RIGHT;
-        // A buffer of text never refuses to be written to.
-        drop(writeln!(
-            svg,
+        svg.push_str(&format!(
             "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>\n\
              <text x=\"{tick}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
              <text x=\"{tick}\" y=\"{bottom:.1}\" text-anchor=\"end\">0</text>\n\
              <path d=\"M{LEFT},{top:.1}V{bottom:.1}H{right}\" fill=\"none\" stroke=\"#999\"/>\n\
-             <polyline points=\"{}\" fill=\"none\" stroke=\"#1f6feb\" stroke-width=\"1.5\"/>",
+             <polyline points=\"{}\" fill=\"none\" stroke=\"#1f6feb\" stroke-width=\"1.5\"/>\n",
             top - 6.0,
             panel.title,
             top + 10.0,
@@ -61,9 +57,8 @@ pub(crate) fn draw(title: &str, looks: &[Look]) -> String {
             tick = LEFT - 6.0,
         ));
     }
-    drop(writeln!(
-        svg,
-        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">commit {commits}</text>\n</svg>",
+    svg.push_str(&format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">commit {commits}</text>\n</svg>\n",
         WIDTH - RIGHT,
         height - 22.0
     ));
