@@ -1,6 +1,8 @@
 //! The ways in which a batch can be put into a table, beside each other: rows from memory over one connection, a
 //! transaction a batch, into the table that embedsink makes.
 //!
+//! Statements have the number of rows that suits each best: a merge needs all of a batch at once, and with arrays half a megabyte is cheapest.
+//!
 //! Each writes rows into the empty table, and then the same once more: what is there as it is must stay untouched.
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use futures_util::TryStreamExt;
 use lancedb::{
+    Table,
     arrow::{
         arrow_array::RecordBatch,
         arrow_schema::{DataType, SchemaRef},
@@ -81,10 +82,18 @@ impl VectorReader {
             return Ok(Vec::new());
         }
         let table = self.handle.take().await?;
+        let failed = self.handle.reading();
+        // All of it from one version: places are good for no other.
+        table.checkout(table.version().await.map_err(&failed)?).await.map_err(&failed)?;
+        let rows = self.first_of(&table, limit).await?;
+        table.checkout_latest().await.map_err(&failed)?;
+        self.handle.give(table);
+        Ok(rows)
+    }
+
+    async fn first_of(&self, table: &Table, limit: usize) -> Result<Vec<StoredRow>, Error> {
         if table.count_rows(None).await.map_err(self.handle.reading())? <= limit {
-            let rows = self.rows(table.query().select(Select::columns(&COLUMNS))).await?;
-            self.handle.give(table);
-            return Ok(rows);
+            return self.rows(table.query().select(Select::columns(&COLUMNS))).await;
         }
         let by_key = ColumnOrdering::asc_nulls_last("id".to_owned());
         let query = table.query().select(Select::columns(&["id"])).with_row_id();
@@ -92,9 +101,7 @@ impl VectorReader {
         let read = async { query.execute().await?.try_collect::<Vec<RecordBatch>>().await };
         let batches = Box::pin(read).await.map_err(self.handle.reading())?;
         let places = batches.iter().flat_map(stored::places).collect();
-        let rows = self.rows(table.take_row_ids(places).select(Select::columns(&COLUMNS))).await?;
-        self.handle.give(table);
-        Ok(rows)
+        self.rows(table.take_row_ids(places).select(Select::columns(&COLUMNS))).await
     }
 
     /// What a query for [`COLUMNS`] finds, sorted.

@@ -205,7 +205,15 @@ impl VectorTable {
 
     /// Whether [`upkeep`](Self::upkeep) would build the vector index now, or try to. That can take minutes.
     pub async fn builds_index(&mut self) -> Result<bool, Error> {
-        let Some(index) = self.schedule.index_due() else { return Ok(false) };
+        match self.schedule.index_due() {
+            Some(_) => self.lacks_index().await,
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a vector index is configured, and has still to be built for the rows that are there, or anew.
+    pub async fn lacks_index(&mut self) -> Result<bool, Error> {
+        let Some(index) = self.spec.index else { return Ok(false) };
         let table = self.handle.take().await?;
         let is_wanted = index.is_wanted(&table).await.map_err(self.handle.reading())?;
         self.handle.give(table);

@@ -21,7 +21,7 @@ const INDEX_PIECES: u32 = 8;
 
 /// When and how far a table is kept small.
 ///
-/// After each upkeep these bounds hold, where `rows` is what the table holds:
+/// These bounds hold, where `rows` is what the table holds, after each upkeep that is due by the number of commits:
 ///
 /// - at most `2 × rows / rows_per_fragment + 1` fragments, none with more than a tenth of its rows deleted;
 /// - at most `keep_versions + 1` versions;
@@ -127,8 +127,11 @@ impl Schedule {
             Some(index) => index.is_wanted(&table).await.map_err(handle.reading())?,
             None => false,
         };
+        let fragments = table.stats().await.map_err(handle.reading())?.fragment_stats.num_fragments as u64;
         handle.give(table);
-        let is_due = is_wanted || versions > upkeep.keep_versions.get() as usize;
+        // What lives that were too short for it have left to be joined.
+        let bound = 2 * rows / u64::from(upkeep.rows_per_fragment.get()) + 1 + u64::from(upkeep.every.get());
+        let is_due = is_wanted || versions > upkeep.keep_versions.get() as usize || fragments > bound;
         let commits = if is_due { u32::MAX } else { 0 };
         // Whoever wrote before may have ended before it was due.
         let since = (versions > 1).then(Instant::now);

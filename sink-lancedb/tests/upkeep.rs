@@ -116,6 +116,49 @@ fn upkeep_is_due_some_time_after_a_commit_however_few_there_were() {
 }
 
 #[test]
+fn what_many_short_lives_leave_is_joined_by_a_later_one() {
+    run(async {
+        let folder = folder();
+        let upkeep = Upkeep { within: Duration::ZERO, ..tight(10, 2, 10_000) };
+        let mut most = 0;
+        for life in 0..12 {
+            let locked = dataset(&folder).lock().expect("locked");
+            let wanted = TableSpec { upkeep, ..spec("docs") };
+            let mut table = VectorTable::open(&locked, wanted).await.expect("opened");
+            for number in 0..4 {
+                let row = Owned::new(format!("k{life} {number}"), number);
+                table.upsert(&rows(&[row]), Overwrite::Always).await.expect("written");
+                table.upkeep().await.expect("tidied").expect("it was due");
+            }
+            most = most.max(table.stats().await.expect("read").fragments);
+        }
+        assert!(
+            (11..=1 + 10 + 4).contains(&most),
+            "not joined in each life, and not never: {most} fragments"
+        );
+    });
+}
+
+#[test]
+fn an_index_that_is_wanted_is_built_by_whoever_opens_a_full_table() {
+    run(async {
+        let folder = folder();
+        let locked = dataset(&folder).lock().expect("locked");
+        let given: Vec<Owned> = (1..=600).map(|number| Owned::new(format!("k{number}"), number)).collect();
+        let mut table = VectorTable::open(&locked, spec("docs")).await.expect("made");
+        table.upsert(&rows(&given), Overwrite::Always).await.expect("written");
+        drop(table);
+        let index = Some(IndexSpec { method: IndexMethod::IvfFlat, metric: Metric::L2, min_rows: 500 });
+        let mut table =
+            VectorTable::open(&locked, TableSpec { index, ..spec("docs") }).await.expect("opened");
+        assert!(table.builds_index().await.expect("asked"));
+        table.upkeep().await.expect("tidied").expect("it was due");
+        assert!(table.stats().await.expect("read").vector_index.is_some());
+        assert!(!table.builds_index().await.expect("asked") && !table.lacks_index().await.expect("asked"));
+    });
+}
+
+#[test]
 fn an_index_that_cannot_be_built_keeps_no_old_version_and_no_fragment() {
     run(async {
         let folder = folder();

@@ -29,7 +29,7 @@ impl Transaction<'_> {
     /// neither locked nor touched. Where most differ it is slower, for they are read first.
     ///
     /// What somebody else does to an equal row at the same time counts as done after this. Takes memory for one row that is
-    /// there at a time, and for texts of it no more than four times the longest that is given.
+    /// there at a time, of whose texts no more is read than the longest that is given has bytes, in characters.
     ///
     /// Returns, beside what was done, how many rows were found to be equal. Where these are few, the reading was in vain.
     pub async fn upsert_differing(

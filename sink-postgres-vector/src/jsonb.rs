@@ -41,8 +41,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 /// So deep values are printed. Each level is read once more than the one above it.
 const DEPTH: u8 = 16;
 
-/// So many places a number's point is moved at most.
-const PLACES: usize = 1_000;
+/// So many places a number's point is moved at most: what is printed stays within a few times what was given.
+const PLACES: usize = 32;
 
 /// Appends `json` as PostgreSQL would print it. `None`, and anything appended, where that is not certain: for what it refuses,
 /// and for values too deep or numbers too long to be worth it.
@@ -110,6 +110,9 @@ fn number(json: &str, out: &mut String) -> Option<()> {
         return Some(());
     }
     let digits = format!("{whole}{fraction}");
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let point = isize::try_from(whole.len()).ok()? + exponent;
     let behind = usize::try_from(-point).unwrap_or_default();
     let before = usize::try_from(point).unwrap_or_default();
@@ -189,7 +192,8 @@ mod tests {
     #[test]
     fn what_is_not_certain_is_said_to_be_so() {
         for json in [
-            r#"{"a":1e2000}"#,
+            r#"{"a":1e33}"#,
+            "ée-1",
             "[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]",
             r#"{"a":"\u0000"}"#,
             r#"{"a":"\ud800"}"#,

@@ -263,6 +263,14 @@ impl Monitor {
         }
     }
 
+    /// Whether a table's index could not be built.
+    #[cfg(feature = "lancedb")]
+    pub(crate) fn index_has_failed(&self, table: &str) -> bool {
+        let has_failed =
+            |index: &IndexFigures| index.table == table && index.progress.state == IndexState::Failed;
+        self.lock().indexes.iter().any(has_failed)
+    }
+
     /// What is written to is a dataset, and not a database. Said at the start.
     #[cfg(feature = "lancedb")]
     pub(crate) fn writes_to_a_dataset(&self) {

@@ -67,9 +67,17 @@ impl Watch {
                 && !self.monitor.builds_an_index()
             {
                 match &stats.vector_index {
-                    Some(found) => self.monitor.index(table, progress(*spec, found)),
+                    Some(found) => {
+                        let progress = progress(*spec, found);
+                        // Why it could not be replaced stays until it is.
+                        if progress.state != IndexState::Waiting || !self.monitor.index_has_failed(table) {
+                            self.monitor.index(table, progress);
+                        }
+                    }
                     None if readers.indexed.remove(table) => {
-                        let reason = Some("the index is gone; upkeep builds it anew".to_owned());
+                        let reason = Some(
+                            "the index is gone; upkeep builds it anew after the next commits".to_owned(),
+                        );
                         self.monitor.index(table, IndexProgress { reason, ..IndexState::Waiting.into() });
                     }
                     None => {}

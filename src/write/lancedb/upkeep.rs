@@ -33,8 +33,11 @@ impl LanceWriter {
             let done = table.upkeep().await;
             if builds {
                 let progress = match &done {
-                    Ok(_) => IndexState::Ready.into(),
-                    Err(error) => IndexProgress { reason: Some(told(error)), ..IndexState::Failed.into() },
+                    // Something else of upkeep may have failed.
+                    Err(error) if table.lacks_index().await.unwrap_or(true) => {
+                        IndexProgress { reason: Some(told(error)), ..IndexState::Failed.into() }
+                    }
+                    _ => IndexState::Ready.into(),
                 };
                 self.monitor.index(&name, progress);
             }
