@@ -102,7 +102,8 @@ impl VectorTable {
     /// Inserts the rows, or replaces those whose key is there and that differ. All or nothing.
     ///
     /// It reads keys and timestamps first, and whole those rows whose timestamp is the same, some megabytes of them at a time: that
-    /// takes far less than writing them does, and spares writing what is there already. Few large calls are far cheaper than many small ones, for each commit is a version with files of its own.
+    /// takes far less than writing them does, and spares writing what is there already. Few large calls are far cheaper than many
+    /// small ones, for each commit is a version with files of its own.
     ///
     /// # Errors
     /// [`Error::SameKey`] for two rows of one key, [`Error::Row`] for the first row that cannot be stored; both before anything

@@ -187,9 +187,7 @@ impl Connection {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<u64, Error> {
-        let answer = if self.prepared {
-            let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
-            let statement = self.statement(sql, &types, table.vector_array().oid()).await?;
+        let answer = if let Some(statement) = self.prepare(table, sql, parameters).await? {
             let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
             self.during(action, self.client.execute(&statement, &values)).await
         } else {
@@ -198,8 +196,8 @@ impl Connection {
         answer.map_err(|error| self.unless_granted(error, table))
     }
 
-    /// Prepares what [`ask`](Self::ask) takes; `None` where no statement may be kept.
-    pub(crate) async fn asking(
+    /// Prepares a statement for these parameters, once per connection; `None` where none may be kept.
+    pub(crate) async fn prepare(
         &mut self,
         table: &VectorTable,
         sql: &str,

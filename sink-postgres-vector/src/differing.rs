@@ -64,7 +64,7 @@ impl Transaction<'_> {
         let parameters: [Parameter<'_>; 4] =
             [(&ids, Type::TEXT_ARRAY), (&text, Type::INT4), (&source, Type::INT4), (&metadata, Type::INT4)];
         let sql = table.stored_sql();
-        let statement = self.connection.asking(table, sql, &parameters).await?;
+        let statement = self.connection.prepare(table, sql, &parameters).await?;
         let (mut is_equal, mut is_seen) = (vec![false; rows.len()], vec![false; rows.len()]);
         let answer = async {
             let mut stored = pin!(self.connection.ask(sql, statement, &parameters).await?);
