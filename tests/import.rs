@@ -15,7 +15,7 @@ use crate::support::model::{assert_fold, assert_fold_of_all};
 use crate::support::postgres::{Database, one, positions, run, settled};
 use crate::support::proxy::Proxy;
 use crate::support::random::Random;
-use crate::support::record::{Generator, NO_TIME, Outcome, Record, Shape};
+use crate::support::record::{Generator, NO_TIME, Outcome, Record, Shape, large_file};
 use crate::support::turn::alone;
 use crate::support::wait::until;
 
@@ -463,7 +463,7 @@ async fn a_large_file_takes_no_more_memory_than_the_limits_say() {
     let connector = Connector::without_source(&database, &shape);
     connector.migrate().await;
     let path = connector.file("large.jsonl");
-    let bytes = large(&path, RECORDS);
+    let bytes = large_file(&path, RECORDS);
     let client = database.connect().await;
     let config = connector.path();
     let process = connector.run(&["write", "--config", &config, path.to_str().unwrap()]);
@@ -480,22 +480,4 @@ async fn a_large_file_takes_no_more_memory_than_the_limits_say() {
     process.ends_with(0).await;
     assert!(bytes > 200_000_000 && peak < LIMIT_KIB, "{peak} KiB for {bytes} bytes");
     assert_eq!(one::<i64>(&client, "select count(*) from embeddings").await, RECORDS as i64);
-}
-
-/// Records of 8.6 KB, as Python's `json.dumps` prints 384 numbers. Returns the size.
-fn large(path: &PathBuf, count: usize) -> u64 {
-    let mut random = Random::new("a large file");
-    let vectors: Vec<String> = (0..100)
-        .map(|_| (0..384).map(|_| format!("{:.19}", random.fraction())).collect::<Vec<_>>().join(", "))
-        .collect();
-    let mut file = BufWriter::new(File::create(path).unwrap());
-    for number in 0..count {
-        let vector = &vectors[number % vectors.len()];
-        writeln!(
-            file,
-            "{{\"id\": \"doc-{number}\", \"text\": \"text {number}\", \"embedding\": [{vector}]}}"
-        )
-        .unwrap();
-    }
-    file.into_inner().unwrap().metadata().unwrap().len()
 }

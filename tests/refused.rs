@@ -2,17 +2,16 @@
 //! tolerance, the breaker, the dead-letter topic, and stale writes.
 
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, OwnedMessage};
+use rdkafka::message::OwnedMessage;
 
+use crate::support::audit;
 use crate::support::connector::Connector;
-use crate::support::kafka::{Topic, TopicProducer};
+use crate::support::kafka::{LetterReader, Topic, TopicProducer};
 use crate::support::model::assert_fold_of_all;
 use crate::support::postgres::{Database, one, run};
 use crate::support::random::Random;
 use crate::support::record::{Generator, Outcome, Record, Shape};
 use crate::support::turn::alone;
-use crate::support::{audit, wait::until};
 
 /// Every record has a key of its own, so none is overtaken.
 const SINGLE: Shape = Shape {
@@ -119,32 +118,6 @@ async fn when_nearly_everything_is_rejected_the_connector_stops_and_asks_about_t
     assert_eq!(one::<i64>(&client, "select count(*) from embedsink.dead_letters").await, 5_000);
 }
 
-/// Reads the letters on a topic.
-struct LetterReader(BaseConsumer);
-
-impl LetterReader {
-    fn new(letters: &Topic, group: &str) -> Self {
-        let consumer: BaseConsumer = letters.config().set("group.id", group).create().unwrap();
-        let mut from = rdkafka::TopicPartitionList::new();
-        from.add_partition_offset(letters.name(), 0, rdkafka::Offset::Beginning).unwrap();
-        consumer.assign(&from).unwrap();
-        Self(consumer)
-    }
-
-    async fn next(&mut self) -> OwnedMessage {
-        until("a dead letter on the topic", async || {
-            self.0.poll(std::time::Duration::from_millis(100)).map(|message| message.unwrap().detach())
-        })
-        .await
-    }
-}
-
-/// A header of a letter, as text.
-fn told(message: &OwnedMessage, name: &str) -> Option<String> {
-    let header = message.headers()?.iter().find(|header| header.key == name)?;
-    Some(String::from_utf8_lossy(header.value?).into_owned())
-}
-
 #[tokio::test]
 async fn a_dead_letter_that_is_too_large_for_its_topic_comes_with_less_of_it() {
     let (database, topic, letters) =
@@ -178,9 +151,10 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_comes_with_less_of_it() {
         came.push(reader.next().await);
     }
     // One that is sent again comes behind those that were not.
-    came.sort_by_key(|letter| told(letter, "__connect.errors.offset"));
+    came.sort_by_key(|letter| LetterReader::told(letter, "__connect.errors.offset"));
     let omitted = |letter: &OwnedMessage| {
-        ["payload", "key", "headers"].map(|what| told(letter, &format!("__embedsink.{what}.omitted")))
+        ["payload", "key", "headers"]
+            .map(|what| LetterReader::told(letter, &format!("__embedsink.{what}.omitted")))
     };
     let some = |text: &str| Some(text.to_owned());
     let wanted = [
@@ -194,10 +168,10 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_comes_with_less_of_it() {
     ];
     for (offset, (letter, (key, payload, own, left_out))) in came.iter().zip(wanted).enumerate() {
         let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        assert_eq!(told(letter, "__connect.errors.offset"), Some(offset.to_string()));
+        assert_eq!(LetterReader::told(letter, "__connect.errors.offset"), Some(offset.to_string()));
         assert_eq!(text(letter.key()).as_deref(), key, "key of {offset}");
         assert_eq!(text(letter.payload()).as_deref(), payload, "payload of {offset}");
-        assert_eq!(told(letter, "own").is_some(), own == "own", "headers of {offset}");
+        assert_eq!(LetterReader::told(letter, "own").is_some(), own == "own", "headers of {offset}");
         assert_eq!(omitted(letter), left_out, "what is left out of {offset}");
     }
     let whole = "select count(*) from embedsink.dead_letters where payload_bytes is not distinct from length(payload)";
@@ -301,7 +275,7 @@ async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_move
     let mut reader = LetterReader::new(&letters, connector.name());
     let (first, second) = (reader.next().await, reader.next().await);
     assert_eq!((first.key(), first.payload()), (Some(&b"key"[..]), Some(&b"no JSON"[..])));
-    assert_eq!(told(&first, "traceparent").as_deref(), Some("00-af-01"));
+    assert_eq!(LetterReader::told(&first, "traceparent").as_deref(), Some("00-af-01"));
     for (name, wanted) in [
         ("topic", topic.name()),
         ("partition", "0"),
@@ -310,11 +284,15 @@ async fn a_dead_letter_is_on_its_topic_with_its_headers_before_the_position_move
         ("stage", "VALUE_CONVERTER"),
         ("exception.class.name", "bad_json"),
     ] {
-        assert_eq!(told(&first, &format!("__connect.errors.{name}")).as_deref(), Some(wanted), "{name}");
+        assert_eq!(
+            LetterReader::told(&first, &format!("__connect.errors.{name}")).as_deref(),
+            Some(wanted),
+            "{name}"
+        );
     }
     assert_eq!(second.key(), Some(&b"refused"[..]));
-    assert_eq!(told(&second, "__connect.errors.stage").as_deref(), Some("TASK_PUT"));
-    let message = told(&second, "__connect.errors.exception.message").unwrap();
+    assert_eq!(LetterReader::told(&second, "__connect.errors.stage").as_deref(), Some("TASK_PUT"));
+    let message = LetterReader::told(&second, "__connect.errors.exception.message").unwrap();
     assert!(message.contains("23514") && message.contains("unwanted"), "{message}");
 }
 

@@ -54,8 +54,9 @@ pub(crate) async fn measure(
     let encoded = Encoded::of((0..records).map(|number| rows.row(number, Version::default())));
     let ready: Vec<Ready> =
         (0..shape_rows).map(|number| rows.row(number, Version::default()).into()).collect();
-    for round in 1..=scale.rounds {
-        println!("  {dimensions} dimensions, round {round} of {}", scale.rounds);
+    let rounds = if dimensions == 384 { scale.main_rounds } else { scale.rounds };
+    for round in 1..=rounds {
+        println!("  {dimensions} dimensions, round {round} of {rounds}");
         scene.ceiling(report, &encoded).await?;
         if shape_rows > 0 {
             scene.shapes(report, &ready).await?;

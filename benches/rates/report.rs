@@ -150,6 +150,7 @@ impl Report {
             self.on.iter().map(|(what, which)| ((*what).to_owned(), json!(which))).collect();
         run.insert("quick".to_owned(), json!(scale.is_quick));
         run.insert("rounds".to_owned(), json!(scale.rounds));
+        run.insert("main_rounds".to_owned(), json!(scale.main_rounds));
         all.insert("run".to_owned(), Value::Object(run));
         Value::Object(all)
     }

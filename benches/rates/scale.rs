@@ -58,6 +58,8 @@ pub(crate) struct Scale {
     pub(crate) is_quick: bool,
     /// How often each rate is measured.
     pub(crate) rounds: usize,
+    /// The same for those at 384 dimensions, which most quotients rest on.
+    pub(crate) main_rounds: usize,
     /// The same for what takes a minute: a backfill, and the memory over a large backlog.
     pub(crate) slow_rounds: usize,
     /// Records of a backlog, at 384, 768 and 1536 dimensions.
@@ -86,6 +88,7 @@ impl Scale {
     const FULL: Self = Self {
         is_quick: false,
         rounds: 3,
+        main_rounds: 5,
         slow_rounds: 3,
         backlog: [200_000, 60_000, 30_000],
         shape: 20_000,
@@ -102,6 +105,7 @@ impl Scale {
     const QUICK: Self = Self {
         is_quick: true,
         rounds: 1,
+        main_rounds: 1,
         slow_rounds: 1,
         backlog: [40_000, 10_000, 6_000],
         shape: 5_000,

@@ -32,6 +32,8 @@ pub(crate) enum FaultKind {
     /// A commit was sent and its outcome is not known.
     InDoubt,
     Missing,
+    /// The object store knows no bucket, or container, of this name.
+    NoBucket,
     TableName,
     Corrupt,
     /// A newer LanceDB has written what this one cannot read or must not write.
@@ -45,6 +47,9 @@ pub(crate) enum FaultKind {
 /// the text is left when they come here.
 const DAMAGED: [&str; 3] =
     ["file does not appear to be a Lance file", "Requested range was invalid", "Out of range of file"];
+
+/// The code of S3 and Google, and Azure's.
+const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
 
 impl Fault {
     pub(crate) fn of(error: &lancedb::Error) -> Self {
@@ -61,7 +66,9 @@ impl Fault {
             .and_then(of_system)
         {
             kind
-        } else if DAMAGED.iter().any(|words| text.contains(words)) {
+        } else if chain().any(|error| has_any(&error.to_string(), &NO_BUCKET)) {
+            FaultKind::NoBucket
+        } else if has_any(&text, &DAMAGED) {
             FaultKind::Corrupt
         } else {
             let mut kinds = chain().filter_map(of_engine);
@@ -88,6 +95,7 @@ impl Fault {
             FaultKind::Denied
             | FaultKind::ReadOnly
             | FaultKind::Missing
+            | FaultKind::NoBucket
             | FaultKind::TableName
             | FaultKind::NewerFormat
             | FaultKind::Unsupported => Class::Configuration,
@@ -101,12 +109,15 @@ impl Fault {
                 "Free space on the disk that holds the dataset. A commit needs room for its rows, and compaction for a second copy of what it rewrites."
             }
             FaultKind::Denied => {
-                "Give the user of this process the right to read and write the folder and all that is in it."
+                "Give the user of this process the right to read and write the folder and all that is in it. In an object store it is the user of `storage-options`, who has to be known there and may read, write, list and delete."
             }
             FaultKind::ReadOnly => "Mount the file system for writing, or name another folder.",
             FaultKind::Conflict => "Let no other program write to the dataset meanwhile.",
             FaultKind::Missing | FaultKind::Corrupt => {
                 "Restore the whole dataset from a copy, all tables as of one moment. Without a copy, move the whole dataset away and write it anew from the source. A table whose folder alone is moved away is made anew, and stays without the rows written so far."
+            }
+            FaultKind::NoBucket => {
+                "Make the bucket (in Azure the container), or correct its name in the URI."
             }
             FaultKind::TableName => "Name the table with ASCII letters, digits, `_`, `-` and `.` only.",
             FaultKind::NewerFormat => {
@@ -135,6 +146,7 @@ impl fmt::Display for Fault {
             FaultKind::Conflict => "another program has changed the table at the same time",
             FaultKind::InDoubt => "whether the commit took effect is not known",
             FaultKind::Missing => "a file or version of the table is not there",
+            FaultKind::NoBucket => "the object store has no such bucket",
             FaultKind::TableName => "the table's name cannot be used",
             FaultKind::Corrupt => "a file of the table is damaged",
             FaultKind::NewerFormat => "the table is in a format of another version of LanceDB",
@@ -240,6 +252,10 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
         }
         _ => None,
     }
+}
+
+fn has_any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.contains(word))
 }
 
 /// Whether this source of the engine's takes files apart: what it refuses, or cannot make anything of, is in a file.

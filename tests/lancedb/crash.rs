@@ -12,8 +12,8 @@ async fn kill_nine_at_random_moments_loses_nothing_and_leaves_every_key_once() {
     const STRIDE: usize = 1_500;
     let _alone = alone().await;
     let mut stage = Stage::new("kill -9 over LanceDB", 100_000).await;
-    // Several commits each, so that a kill comes in the middle of one.
-    stage.connector.more = "batch: {max-rows: 500, max-wait: 20ms, linger: 5ms}".to_owned();
+    // A batch is several commits, so that a kill comes in the middle of one.
+    stage.connector.more = "batch: {max-rows: 1000, max-wait: 20ms, linger: 5ms}".to_owned();
     let kafka = stage.connector.kafka.clone();
 
     let mut before = stage.positions().await;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use serde_json::Value;
 
 use crate::stage::Stage;
+use crate::support::record::large_file;
 use crate::support::turn::alone;
 
 const LINES: &str = "\
@@ -68,6 +69,25 @@ async fn kill_nine_in_the_middle_of_a_file_loses_nothing_and_the_same_command_go
     let rows = stage.rows().await;
     assert_eq!(rows.len(), LINES / 2);
     assert!(rows.values().all(|row| row.text.as_deref() == Some("1")), "the last line of each key");
+}
+
+#[tokio::test]
+async fn a_large_file_takes_no_more_memory_than_batches_and_caches_do() {
+    const RECORDS: usize = 48_000;
+    const LIMIT_KIB: u64 = 640 * 1024;
+    let _alone = alone().await;
+    let mut stage = Stage::new("a large file", 0).await;
+    stage.connector.tables = "embeddings: {dimensions: 384}".to_owned();
+    stage.connector.write();
+    let input = stage.connector.file("large.jsonl");
+    let bytes = large_file(&input, RECORDS);
+    let path = stage.connector.path();
+    let peak = stage.connector.run(&["write", "--config", &path, input.to_str().unwrap()]).peak().await;
+    println!("{peak} KiB at most for {bytes} bytes");
+    // What stood in memory as a whole would come on top of the 300 MiB that a file of a quarter of this takes.
+    assert!(bytes > 400_000_000 && peak < LIMIT_KIB, "{peak} KiB for {bytes} bytes");
+    let mut reader = sink_lancedb::VectorReader::open(&stage.dataset(), "embeddings").await.unwrap();
+    assert_eq!(reader.stats().await.unwrap().rows, RECORDS as u64);
 }
 
 #[tokio::test]

@@ -8,12 +8,15 @@ mod crash;
 mod disk;
 mod hand;
 mod letters;
+mod policies;
 mod python;
 mod refused;
 mod replay;
 mod stage;
 mod status;
 mod stop;
+#[cfg(feature = "aws")]
+mod store;
 #[allow(dead_code, reason = "shared with the tests against PostgreSQL, which use the rest of it")]
 #[path = "../support/mod.rs"]
 mod support;

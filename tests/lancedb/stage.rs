@@ -31,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) topic: Topic,
     pub(crate) log: Vec<Record>,
     pub(crate) generator: Generator,
+    /// Where the dataset is, unless in the folder `data`.
+    pub(crate) store: Option<DatasetOptions>,
 }
 
 /// A row of one of the tables. `None`: there is none.
@@ -50,7 +52,7 @@ impl Stage {
         connector.kafka.push_str(SHORT_SESSION);
         // Batches so small that whatever happens, happens in the middle of one.
         connector.more.push_str("batch: {max-rows: 500, max-wait: 20ms, linger: 5ms}");
-        Self { connector, topic, log, generator }
+        Self { connector, topic, log, generator, store: None }
     }
 
     /// Writes more records into the topic.
@@ -63,7 +65,8 @@ impl Stage {
 
     /// The dataset, to read from.
     pub(crate) fn dataset(&self) -> Dataset {
-        Dataset::open(DatasetOptions::new(self.connector.file("data").to_str().unwrap())).unwrap()
+        let folder = || DatasetOptions::new(self.connector.file("data").to_str().unwrap());
+        Dataset::open(self.store.clone().unwrap_or_else(folder)).unwrap()
     }
 
     /// The stored positions by partition; none before there is a table.
@@ -126,10 +129,16 @@ impl Stage {
         rows.iter().map(next).max().unwrap_or(1)
     }
 
-    /// Waits until `count` records are settled.
+    /// Waits until a process tells that `count` records are settled. Asking it is much less work than reading the dataset.
     pub(crate) async fn settles(&self, process: &mut Process, count: usize) {
+        let settled = |told: &Json| {
+            let partitions = told["sink"]["partitions"].as_array().map_or(&[][..], Vec::as_slice);
+            partitions.iter().filter_map(|partition| partition["next_offset"].as_u64()).sum::<u64>()
+        };
         let what = format!("{count} records to be settled");
-        process.until(&what, async |_| (self.settled().await >= count).then_some(())).await;
+        // None is settled before all partitions have begun.
+        let is_there = |told: &Json| settled(told) >= count as u64 && told["health"]["phase"] != "starting";
+        self.status(process, &what, is_there).await;
     }
 
     /// Lets a process go on to the end of the log, and stops it. Returns what it logged.

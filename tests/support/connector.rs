@@ -436,6 +436,24 @@ impl Process {
         self.log()
     }
 
+    /// Waits for the end with exit code 0. Returns the most memory that it had resident, in KiB, as it was looked at all the time.
+    pub(crate) async fn peak(mut self) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let mut peak = 0;
+        let status = until("the end of the process", async || {
+            let ended = self.child.try_wait().unwrap();
+            let status = fs::read_to_string(&path).unwrap_or_default();
+            let line = status.lines().find(|line| line.starts_with("VmHWM"));
+            let size = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            peak = peak.max(size.unwrap_or(0));
+            ended
+        })
+        .await;
+        self.status = Some(status);
+        assert_eq!(status.code(), Some(0), "exit code of the connector ({status})");
+        peak
+    }
+
     /// A size in KiB from the kernel's account of the process: `VmRSS`, or its peak, `VmHWM`.
     pub(crate) fn memory(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -70,7 +70,11 @@ impl Topic {
         for result in admin.create_topics([&topic], &AdminOptions::new()).await.unwrap() {
             result.unwrap();
         }
-        // The answer comes before every partition has its leader.
+        self.has_leaders().await;
+    }
+
+    /// The answer to who makes partitions comes before each has its leader.
+    async fn has_leaders(&self) {
         until("the topic's leaders", async || {
             self.ends().filter(|ends| ends.len() == self.partitions as usize)
         })
@@ -92,6 +96,16 @@ impl Topic {
             (code == Some(RDKafkaErrorCode::UnknownTopicOrPartition)).then_some(())
         })
         .await;
+    }
+
+    /// Gives the topic more partitions, `partitions` in all.
+    pub(crate) async fn grow(&mut self, partitions: i32) {
+        let more = NewPartitions::new(&self.name, partitions as usize);
+        for result in admin(&self.broker).create_partitions([&more], &AdminOptions::new()).await.unwrap() {
+            result.unwrap();
+        }
+        self.partitions = partitions;
+        self.has_leaders().await;
     }
 
     /// Deletes the records of partition 0 that lie before `offset`.
@@ -248,5 +262,33 @@ impl<'a> TopicProducer<'a> {
     /// Waits until the broker has everything.
     pub(crate) fn finish(self) {
         self.producer.flush(PATIENCE).unwrap();
+    }
+}
+
+/// Reads the dead letters on a topic, from its beginning.
+pub(crate) struct LetterReader(BaseConsumer);
+
+impl LetterReader {
+    /// A reader of partition 0. `group` is only a name.
+    pub(crate) fn new(letters: &Topic, group: &str) -> Self {
+        let consumer: BaseConsumer = letters.config().set("group.id", group).create().unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(letters.name(), 0, Offset::Beginning).unwrap();
+        consumer.assign(&from).unwrap();
+        Self(consumer)
+    }
+
+    /// The next letter. Waits for it.
+    pub(crate) async fn next(&mut self) -> OwnedMessage {
+        until("a dead letter on the topic", async || {
+            self.0.poll(Duration::from_millis(100)).map(|message| message.unwrap().detach())
+        })
+        .await
+    }
+
+    /// A header of a letter, as text.
+    pub(crate) fn told(letter: &OwnedMessage, name: &str) -> Option<String> {
+        let header = letter.headers()?.iter().find(|header| header.key == name)?;
+        Some(String::from_utf8_lossy(header.value?).into_owned())
     }
 }

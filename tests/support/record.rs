@@ -1,5 +1,9 @@
 //! Records with a known outcome: what stands in the topic, and what must become of it.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::damage;
@@ -116,6 +120,12 @@ impl Generator {
     /// Goes on with a new, empty topic.
     pub(crate) fn begin_anew(&mut self) {
         self.ends.fill(0);
+    }
+
+    /// Goes on with a topic that has more partitions now, so that ids move to others.
+    pub(crate) fn grow(&mut self, partitions: i32) {
+        self.shape.partitions = partitions;
+        self.ends.resize(partitions as usize, 0);
     }
 
     /// The next `count` records.
@@ -258,4 +268,22 @@ fn number(random: &mut Random) -> String {
         1 => format!("{value:e}"),
         _ => format!("{value}"),
     }
+}
+
+/// A file of records of 8.6 KB, a line each, as Python's `json.dumps` prints 384 numbers. Returns its size.
+pub(crate) fn large_file(path: &Path, count: usize) -> u64 {
+    let mut random = Random::new("a large file");
+    let vectors: Vec<String> = (0..100)
+        .map(|_| (0..384).map(|_| format!("{:.19}", random.fraction())).collect::<Vec<_>>().join(", "))
+        .collect();
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for number in 0..count {
+        let vector = &vectors[number % vectors.len()];
+        writeln!(
+            file,
+            "{{\"id\": \"doc-{number}\", \"text\": \"text {number}\", \"embedding\": [{vector}]}}"
+        )
+        .unwrap();
+    }
+    file.into_inner().unwrap().metadata().unwrap().len()
 }

@@ -1,6 +1,6 @@
 //! What a batch costs: new, unchanged and changed rows, beside LanceDB's own append and merge of the same rows.
 //!
-//! `cargo bench -p sink-lancedb --features lancedb --bench rates`; with `--profile dev` the figures compare with each other only.
+//! `cargo bench -p sink-lancedb --features lancedb --bench batches`; with `--profile dev` the figures compare with each other only.
 
 #[path = "../tests/support.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
