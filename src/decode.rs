@@ -77,8 +77,12 @@ pub fn decode<'a>(record: &SourceRecord<'a>, vector: &mut Vec<f32>) -> Result<Ch
             )),
         };
     };
-    let text = utf8(payload)?;
-    let fields = object::read(text, vector)?;
+    let fields = match object::read(payload, vector) {
+        Ok(fields) if fields.skipped => utf8(payload).map(|()| fields),
+        Ok(fields) => Ok(fields),
+        // That a payload is no text at all says more than what is wrong with it as JSON.
+        Err(reject) => utf8(payload).and(Err(reject)),
+    }?;
 
     let id = match fields.id {
         Some(id) => id,
@@ -139,14 +143,15 @@ fn key_as_id<'a>(record: &SourceRecord<'a>) -> Result<Option<&'a str>, Reject> {
     Ok(Some(id))
 }
 
-fn utf8(payload: &[u8]) -> Result<&str, Reject> {
+/// Refuses what is no text. Only the strings that are taken have been looked at in this regard.
+fn utf8(payload: &[u8]) -> Result<(), Reject> {
     if payload.first() == Some(&0) && payload.len() > 5 {
         return Err(Reject::new(
             RejectReason::BadJson,
             "the payload starts with byte 0, as records framed by a schema registry do; plain JSON is expected",
         ));
     }
-    std::str::from_utf8(payload).map_err(|fault| {
+    std::str::from_utf8(payload).map(drop).map_err(|fault| {
         Reject::new(
             RejectReason::InvalidUtf8,
             format!("the payload is not UTF-8 at byte {}", fault.valid_up_to()),

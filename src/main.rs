@@ -143,6 +143,7 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
     match run(arguments) {
@@ -153,6 +154,18 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Lets glibc give memory back to the system only beyond twice [`KEPT`] a thread.
+///
+/// What is fetched comes and goes by megabytes. Where the writer is faster than the source, all of it has gone again and again, and
+/// each new piece is put together from cleared pages: a twelfth of all work. glibc raises its threshold by itself to twice
+/// the largest piece that was mapped and freed (mallopt(3), `M_MMAP_THRESHOLD`). Other allocators only map and free a piece.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT)));
+}
+
+/// More than an answer of the broker has, which is some 4 MiB; of those that librdkafka unpacks nobody knows.
+const KEPT: usize = 16 << 20;
 
 fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -45,9 +45,17 @@ where ((t.text, t."timestamp", t.source, t.metadata)
 /// The vector comes as `bytea`, a type that every driver knows. All keys are asked for at once; one by one, as in a join with the
 /// rows that are to be written, they took three times as long to find.
 pub(crate) fn stored(schema: &Ident, table: &Ident, extension: &Ident) -> String {
+    // The bytes of a text are known, and its characters have to be counted.
+    let beginning = |column: &str, limit: &str| {
+        format!(
+            "case when pg_catalog.octet_length({column}::text) <= {limit} then {column}::text \
+             else pg_catalog.left({column}::text, {limit}) end"
+        )
+    };
+    let (text, source) = (beginning("text", "$2::int4"), beginning("source", "$3::int4"));
     format!(
-        r#"select id::text, {extension}.vector_send(embedding), pg_catalog.left(text::text, $2::int4), "timestamp"::timestamptz,
-       pg_catalog.left(source::text, $3::int4), pg_catalog.left(metadata::text, $4::int4)
+        r#"select id::text, {extension}.vector_send(embedding), {text}, "timestamp"::timestamptz,
+       {source}, pg_catalog.left(metadata::text, $4::int4)
 from {schema}.{table} where id = any($1::text[])"#
     )
 }

@@ -20,13 +20,15 @@ pub(super) struct Fields<'a> {
     pub(super) source: Option<Cow<'a, str>>,
     pub(super) metadata: Option<&'a str>,
     pub(super) table_name: Option<Cow<'a, str>>,
+    /// Whether there was a value that nobody has looked into: it may hold bytes that are no UTF-8. All else is.
+    pub(super) skipped: bool,
 }
 
 /// Reads the object. A field that stands twice is refused: which of the two is meant is a guess.
-pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a>, Reject> {
+pub(super) fn read<'a>(bytes: &'a [u8], vector: &mut Vec<f32>) -> Result<Fields<'a>, Reject> {
     let mut fields = Fields::default();
     let mut seen = [false; KNOWN.len()];
-    let mut cursor = Cursor { text, at: 0 };
+    let mut cursor = Cursor { bytes, at: 0 };
 
     cursor.expect(b'{', "a JSON object, `{`")?;
     if cursor.accept(b'}') {
@@ -57,7 +59,7 @@ pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a
                     fields.table_name = Some(cursor.string("table_name", RejectReason::BadField)?);
                 }
                 Some("embedding") => {
-                    cursor.at = embedding::read(cursor.text.as_bytes(), cursor.at, vector)?;
+                    cursor.at = embedding::read(bytes, cursor.at, vector)?;
                     fields.has_embedding = true;
                 }
                 Some("timestamp") => {
@@ -70,6 +72,7 @@ pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a
                 }
                 _ => {
                     cursor.value::<IgnoredAny>()?;
+                    fields.skipped = true;
                 }
             }
         }
@@ -84,18 +87,17 @@ pub(super) fn read<'a>(text: &'a str, vector: &mut Vec<f32>) -> Result<Fields<'a
 const KNOWN: [&str; 7] = ["id", "text", "embedding", "timestamp", "source", "metadata", "table_name"];
 
 struct Cursor<'a> {
-    text: &'a str,
+    bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// Skips white space and looks at the next byte.
     fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
             self.at += 1;
         }
-        bytes.get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
 
     fn accept(&mut self, wanted: u8) -> bool {
@@ -118,7 +120,7 @@ impl<'a> Cursor<'a> {
     /// Reads one value with the library and steps behind it.
     fn value<T: Deserialize<'a>>(&mut self) -> Result<T, Reject> {
         self.peek();
-        let mut values = serde_json::Deserializer::from_str(&self.text[self.at..]).into_iter::<T>();
+        let mut values = serde_json::Deserializer::from_slice(&self.bytes[self.at..]).into_iter::<T>();
         match values.next() {
             Some(Ok(value)) => {
                 self.at += values.byte_offset();
@@ -148,9 +150,9 @@ impl<'a> Cursor<'a> {
     }
 
     fn ended(&self) -> Reject {
-        let message = match self.text.trim() {
-            "" => "the payload is empty".to_owned(),
-            _ => format!("the JSON ends in the middle, at byte {}", self.text.len()),
+        let message = match self.bytes.trim_ascii() {
+            b"" => "the payload is empty".to_owned(),
+            _ => format!("the JSON ends in the middle, at byte {}", self.bytes.len()),
         };
         Reject::new(RejectReason::BadJson, message)
     }
