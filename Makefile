@@ -81,9 +81,11 @@ test-lancedb: build-lancedb ## lints and tests of what belongs to LanceDB, with 
 
 test-stores: tools ## the tests of LanceDB against an object store: S3, as the Python package moto answers in its place
 	@dev/servers up kafka
-	MOTO_PYTHON="$$(dev/servers moto-python)"; export MOTO_PYTHON; \
+	MOTO_PYTHON="$$(dev/servers moto-python)" && test -n "$$MOTO_PYTHON" && \
+	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" && \
+	export MOTO_PYTHON RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings && \
 	$(LANCEDB) test -p embedsink -p sink-lancedb --no-default-features --features embedsink/aws,embedsink/azure,embedsink/gcs \
-		--lib --bin embedsink --test lancedb -- store
+		--bin embedsink --test lancedb -- store::
 
 EXECUTIONS ?= 10000000
 

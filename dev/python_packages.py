@@ -12,7 +12,9 @@ MOTO = ("moto", "moto[s3,server]", "5.2.5")
 def folder(wanted):
     """The folder for PYTHONPATH. It is filled if it is missing."""
     name, requirement, version = wanted
-    target = home() / f"{name}-python-{version}"
+    # What is compiled in it is compiled for one Python.
+    python = "{}.{}".format(*sys.version_info)
+    target = home() / f"{name}-{version}-python-{python}"
     with lock("install"):
         if not target.exists():
             with new_folder(target) as draft:

@@ -155,16 +155,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets glibc give memory back to the system only beyond twice [`KEPT`] a thread.
+/// Lets glibc keep up to twice [`KEPT`] of free memory at the end of each of its arenas.
 ///
 /// What is fetched comes and goes by megabytes. Where the writer is faster than the source, all of it has gone again and again, and
-/// each new piece is put together from cleared pages: a twelfth of all work. glibc raises its threshold by itself to twice
-/// the largest piece that was mapped and freed (mallopt(3), `M_MMAP_THRESHOLD`). Other allocators only map and free a piece.
+/// each new piece was put together from cleared pages: a twelfth of all work. glibc raises its threshold by itself to twice
+/// the largest piece that was mapped and freed (mallopt(3), `M_MMAP_THRESHOLD`), unless the environment sets
+/// `MALLOC_TRIM_THRESHOLD_`. Other allocators only map and free a piece.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT)));
 }
 
-/// More than an answer of the broker has, which is some 4 MiB; of those that librdkafka unpacks nobody knows.
+/// Bytes. Twice what one answer of the broker has at most, unless somebody sets another `fetch.max.bytes`.
 const KEPT: usize = 16 << 20;
 
 fn run(arguments: Arguments) -> anyhow::Result<u8> {

@@ -48,8 +48,8 @@ pub(crate) enum FaultKind {
 const DAMAGED: [&str; 3] =
     ["file does not appear to be a Lance file", "Requested range was invalid", "Out of range of file"];
 
-/// The code of S3 and Google, and Azure's.
-const NO_BUCKET: [&str; 2] = ["NoSuchBucket", "ContainerNotFound"];
+/// What an object store answers, S3 and Google's, and Azure's.
+const NO_BUCKET: [&str; 2] = ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"];
 
 impl Fault {
     pub(crate) fn of(error: &lancedb::Error) -> Self {
@@ -66,7 +66,7 @@ impl Fault {
             .and_then(of_system)
         {
             kind
-        } else if chain().any(|error| has_any(&error.to_string(), &NO_BUCKET)) {
+        } else if chain().any(lacks_bucket) {
             FaultKind::NoBucket
         } else if has_any(&text, &DAMAGED) {
             FaultKind::Corrupt
@@ -254,6 +254,11 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
     }
 }
 
+/// Only the store's own errors are looked into: those of the engine may quote rows.
+fn lacks_bucket(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<object_store::Error>().is_some_and(|error| has_any(&error.to_string(), &NO_BUCKET))
+}
+
 fn has_any(text: &str, words: &[&str]) -> bool {
     words.iter().any(|word| text.contains(word))
 }
@@ -348,6 +353,19 @@ mod tests {
         let fault = Fault::of(&lancedb::Error::Runtime { message: text.to_owned() });
         assert_eq!(fault.kind, FaultKind::DiskFull);
         assert!(fault.to_string().ends_with("(os error 28) [io.rs:7:9]"), "{fault}");
+    }
+
+    #[test]
+    fn a_bucket_that_is_missing_is_told_and_no_row_can_say_so() {
+        let answer = "Server returned non-2xx status code: 404 Not Found: <?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code></Error>";
+        let store = object_store::Error::NotFound { path: "elsewhere".to_owned(), source: answer.into() };
+        let fault = Fault::of(&lancedb::Error::Lance { source: Lance::io_source(Box::new(store)) });
+        assert_eq!((fault.kind, fault.class()), (FaultKind::NoBucket, Class::Configuration));
+        assert!(!fault.to_string().contains("elsewhere") && fault.remedy().is_some(), "{fault}");
+        let row = "cannot evaluate id = '<Code>NoSuchBucket</Code>'";
+        let fault =
+            Fault::of(&lancedb::Error::Lance { source: Lance::commit_conflict_source(7, row.into()) });
+        assert_eq!(fault.kind, FaultKind::Conflict);
     }
 
     #[test]

@@ -39,23 +39,24 @@ where ((t.text, t."timestamp", t.source, t.metadata)
     upsert + unless_kept
 }
 
-/// The rows with these keys as they are stored. Of texts no more comes than is asked for: what is longer is not what it is
-/// compared with.
+/// The rows with these keys as they are stored, all of them as one value: each as `record_send` writes it, one behind the other. `null`
+/// where there are none. Of texts no more comes than is asked for: what is longer is not what it is compared with.
 ///
-/// The vector comes as `bytea`, a type that every driver knows. All keys are asked for at once; one by one, as in a join with the
-/// rows that are to be written, they took three times as long to find.
-pub(crate) fn stored(schema: &Ident, table: &Ident, extension: &Ident) -> String {
-    // The bytes of a text are known, and its characters have to be counted.
+/// One value, for PostgreSQL sends a larger one in one go and many small ones by 8 KB, of which each wakes the receiver. All keys are asked
+/// for at once; one by one, as in a join with the rows that are to be written, they took three times as long to find.
+pub(crate) fn stored(schema: &Ident, table: &Ident) -> String {
+    // The bytes of a text are known, and its characters have to be counted. Metadata becomes a text only here, and once.
     let beginning = |column: &str, limit: &str| {
         format!(
-            "case when pg_catalog.octet_length({column}::text) <= {limit} then {column}::text \
+            "case when pg_catalog.octet_length({column}::text) operator(pg_catalog.<=) {limit} then {column}::text \
              else pg_catalog.left({column}::text, {limit}) end"
         )
     };
     let (text, source) = (beginning("text", "$2::int4"), beginning("source", "$3::int4"));
     format!(
-        r#"select id::text, {extension}.vector_send(embedding), {text}, "timestamp"::timestamptz,
-       {source}, pg_catalog.left(metadata::text, $4::int4)
+        r#"select pg_catalog.string_agg(pg_catalog.record_send(row(
+  id::text, embedding, {text}, "timestamp"::timestamptz,
+  {source}, pg_catalog.left(metadata::text, $4::int4))), ''::bytea)
 from {schema}.{table} where id = any($1::text[])"#
     )
 }

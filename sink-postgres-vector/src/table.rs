@@ -171,7 +171,7 @@ impl VectorTable {
             upsert: Guarded::new(|overwrite| {
                 statement::upsert(schema, &spec.name, &extension.schema, overwrite)
             }),
-            stored: statement::stored(schema, &spec.name, &extension.schema),
+            stored: statement::stored(schema, &spec.name),
             delete: Guarded::new(|overwrite| statement::delete(schema, &spec.name, overwrite)),
             count_newer: statement::count_newer(schema, &spec.name),
             count_not_older: statement::count_not_older(schema, &spec.name),

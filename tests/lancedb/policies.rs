@@ -4,7 +4,6 @@ use rdkafka::Message;
 
 use crate::stage::Stage;
 use crate::support::kafka::{LetterReader, Topic, TopicProducer};
-use crate::support::record::Outcome;
 
 const EMBEDDING: &str = "[1, 2, 3, 4, 5, 6, 7, 8]";
 
@@ -13,6 +12,8 @@ async fn where_stale_writes_are_skipped_a_newer_row_stays_whatever_comes_later_i
     let mut stage = Stage::new("stale writes", 0).await;
     stage.connector.tables =
         "embeddings: {dimensions: 8, stale-writes: skip}\narticles: {dimensions: 12}".to_owned();
+    // What is sent together is written together.
+    stage.connector.more = "batch: {linger: 500ms}".to_owned();
     let send = |records: &[(&str, Option<&str>, i64)]| {
         let producer = TopicProducer::new(&stage.topic);
         for (id, text, millis) in records {
@@ -54,26 +55,25 @@ async fn where_stale_writes_are_skipped_a_newer_row_stays_whatever_comes_later_i
 async fn with_tolerance_none_the_first_bad_record_stops_it_and_what_came_before_is_written() {
     let mut stage = Stage::new("no tolerance", 0).await;
     stage.connector.more.push_str("\nerrors: {tolerance: none}");
-    stage.generator.shape.damaged = 0;
-    stage.produce(1_000);
-    stage.finish(stage.connector.start()).await;
-    let before = stage.rows().await;
-    stage.generator.shape.damaged = 100;
-    stage.generator.shape.tombstones = 0;
-    stage.produce(1);
-    let bad = stage.log.last().unwrap();
-    assert!(matches!(bad.outcome, Outcome::Dead(_)));
-    let told = format!("[{}] offset {} cannot be used", bad.partition, bad.offset);
+    let producer = TopicProducer::new(&stage.topic);
+    let send = |id: usize, payload: &str| {
+        producer.send(0, 1_700_000_000_000, Some(format!("k{id}").as_bytes()), Some(payload.as_bytes()));
+    };
+    let good = format!("{{\"embedding\": {EMBEDDING}}}");
+    (0..1_234).for_each(|id| send(id, &good));
+    send(1_234, "no JSON");
+    (1_235..1_500).for_each(|id| send(id, &good));
+    producer.finish();
     for _ in 0..2 {
         let text = stage.connector.start().ends_with(1).await;
-        assert!(text.contains(&told), "{told} in {text}");
-        assert_eq!(stage.settled().await, 1_000, "nothing moves");
+        assert!(text.contains("[0] offset 1234 cannot be used"), "{text}");
+        assert_eq!(stage.positions().await.get(&0), Some(&1_234));
+        assert_eq!((stage.rows().await.len(), stage.letters().await.len()), (1_234, 0));
     }
-    assert_eq!((stage.rows().await, stage.letters().await.len()), (before, 0));
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_on_its_topic_as_well_before_the_position_moves() {
+async fn a_dead_letter_is_on_its_topic_as_well_and_without_that_topic_nothing_is_written() {
     let (mut stage, letters) = (Stage::new("letters' topic", 0).await, Topic::create(1).await);
     let producer = TopicProducer::new(&stage.topic);
     let headers = [("traceparent", Some(&b"00-af-01"[..]))];

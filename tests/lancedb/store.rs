@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use sink_lancedb::DatasetOptions;
 
@@ -21,9 +22,9 @@ impl Store {
     async fn start(open_requests: u32) -> Self {
         let packages = std::env::var("MOTO_PYTHON")
             .expect("MOTO_PYTHON names the folder of the package: `make test-stores` sets it");
-        // Nobody else takes it in between: the system hands out another one each time.
+        // The system hands out another one each time, so most likely nobody else takes it in between.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Command::new("python3")
+        let mut server = Command::new("python3")
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .env("PYTHONPATH", packages)
             .env("INITIAL_NO_AUTH_ACTION_COUNT", open_requests.to_string())
@@ -31,22 +32,14 @@ impl Store {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let store = Self { server, port };
-        let answer = until("the store's first answer", async || store.put("/bucket").ok()).await;
+        let answer = until("the store's first answer", async || {
+            let ended = server.try_wait().unwrap();
+            assert!(ended.is_none(), "the store ended at its start: {ended:?}");
+            put(port, "/bucket").ok()
+        })
+        .await;
         assert!(answer.contains(" 200 "), "{answer}");
-        store
-    }
-
-    fn put(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        write!(
-            stream,
-            "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.port
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        Self { server, port }
     }
 
     /// A dataset in the bucket `bucket`, reached through `port`.
@@ -67,6 +60,19 @@ impl Store {
         options.sole_writer = true;
         options
     }
+}
+
+/// Asks the server at `port` for a bucket.
+fn put(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Store {

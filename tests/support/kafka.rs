@@ -50,6 +50,11 @@ impl Topic {
         &self.name
     }
 
+    /// How many partitions it has.
+    pub(crate) fn partitions(&self) -> usize {
+        self.partitions as usize
+    }
+
     /// How a client reaches the topic's broker.
     pub(crate) fn config(&self) -> ClientConfig {
         config(&self.broker)
