@@ -46,6 +46,21 @@ async fn each_column_that_differs_alone_is_written() {
 }
 
 #[tokio::test]
+async fn rows_too_large_for_one_answer_are_compared_in_several() {
+    let (_database, mut connection, table) = Database::with_table(2).await;
+    let ids: Vec<String> = (0..45).map(|number| format!("id-{number}")).collect();
+    let (long, other) = ("ü".repeat(60_000), "ü".repeat(59_999) + "u");
+    let mut rows: Vec<VectorRow<'_>> = ids.iter().map(|id| row(id, &long, &[1.0, 2.0])).collect();
+    assert_eq!(Way::Differing.write(&mut connection, &table, &rows).await, 45);
+    assert_eq!(Way::Differing.write(&mut connection, &table, &rows).await, 0);
+    for changed in [0, 25, 44] {
+        rows[changed].text = Some(&other);
+    }
+    assert_eq!(Way::Differing.write(&mut connection, &table, &rows).await, 3);
+    assert_eq!(Way::Differing.write(&mut connection, &table, &rows).await, 0);
+}
+
+#[tokio::test]
 async fn any_rows_come_to_the_same_by_both_ways() {
     const IDS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
     const VECTORS: [[f32; 2]; 3] = [[1.0, 2.0], [-0.0, 2.0], [0.0, 2.0]];
