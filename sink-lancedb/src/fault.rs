@@ -66,6 +66,8 @@ impl Fault {
             .and_then(of_system)
         {
             kind
+        } else if let Some(kind) = of_connecting(error) {
+            kind
         } else if chain().any(lacks_bucket) {
             FaultKind::NoBucket
         } else if has_any(&text, &DAMAGED) {
@@ -254,6 +256,20 @@ fn of_engine(error: &(dyn StdError + 'static)) -> Option<FaultKind> {
     }
 }
 
+/// What hinders LanceDB to connect to an object store. It makes a text of that and calls it a wrong input, whatever it is; no row is in
+/// it yet.
+fn of_connecting(error: &lancedb::Error) -> Option<FaultKind> {
+    let lancedb::Error::InvalidInput { message } = error else { return None };
+    let why = message.strip_prefix("Failed to connect to namespace: ")?;
+    if has_any(why, &NO_BUCKET) {
+        Some(FaultKind::NoBucket)
+    } else if has_any(why, &["PermissionDenied {", "Unauthenticated {", "status: 401", "status: 403"]) {
+        Some(FaultKind::Denied)
+    } else {
+        why.starts_with("IO {").then_some(FaultKind::Storage)
+    }
+}
+
 /// Only the store's own errors are looked into: those of the engine may quote rows.
 fn lacks_bucket(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<object_store::Error>().is_some_and(|error| has_any(&error.to_string(), &NO_BUCKET))
@@ -366,6 +382,24 @@ mod tests {
         let fault =
             Fault::of(&lancedb::Error::Lance { source: Lance::commit_conflict_source(7, row.into()) });
         assert_eq!(fault.kind, FaultKind::Conflict);
+    }
+
+    #[test]
+    fn what_hinders_to_connect_is_told_apart_though_lancedb_calls_it_an_input() {
+        for (why, kind, class) in [
+            (
+                "IO { source: Generic { store: \"S3\", source: Http(Connect) } }",
+                FaultKind::Storage,
+                Class::Transient,
+            ),
+            ("IO { source: PermissionDenied { path: \"data\" } }", FaultKind::Denied, Class::Configuration),
+            ("IO { source: \"<Code>NoSuchBucket</Code>\" }", FaultKind::NoBucket, Class::Configuration),
+            ("InvalidInput { source: \"an option\" }", FaultKind::Refused, Class::Fatal),
+        ] {
+            let message = format!("Failed to connect to namespace: {why}");
+            let fault = Fault::of(&lancedb::Error::InvalidInput { message });
+            assert_eq!((fault.kind, fault.class()), (kind, class), "{why}");
+        }
     }
 
     #[test]
