@@ -66,25 +66,22 @@ test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which 
 	cargo test --release --test fluvio -- --test-threads 1
 
 # The compiler is clippy's, so what is tested is what was linted: checking alone would compile the crates of LanceDB a second time.
+CLIPPY_DRIVER = { rustup which clippy-driver 2>/dev/null || command -v clippy-driver; }
+LINTED = RUSTC_WORKSPACE_WRAPPER="$$($(CLIPPY_DRIVER))" && export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings && $(LANCEDB)
+
 build-lancedb: tools # compile, and lint, what test-lancedb runs
-	@command -v clippy-driver >/dev/null || rustup which clippy-driver >/dev/null 2>&1 \
-		|| { echo "clippy is missing: rustup component add clippy."; exit 1; }
-	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" CLIPPY_ARGS=-Dwarnings; \
-	export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS; \
-	$(LANCEDB) test --no-run $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) --bench commits --bench batches
+	@$(CLIPPY_DRIVER) >/dev/null || { echo "clippy is missing: rustup component add clippy."; exit 1; }
+	$(LINTED) test --no-run $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) --bench commits --bench batches
 
 test-lancedb: build-lancedb ## lints and tests of what belongs to LanceDB, with protoc from a wheel if there is none
 	@dev/servers up kafka
-	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" CLIPPY_ARGS=-Dwarnings; \
-	LANCEDB_PYTHON="$$(dev/servers lancedb-python)"; export LANCEDB_PYTHON RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS; \
-	$(LANCEDB) test $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) -- --skip simulator
+	LANCEDB_PYTHON="$$(dev/servers lancedb-python)" && export LANCEDB_PYTHON && \
+	$(LINTED) test $(LANCEDB_FEATURES) $(LANCEDB_TARGETS) -- --skip simulator
 
 test-stores: tools ## the tests of LanceDB against an object store: S3, as the Python package moto answers in its place
 	@dev/servers up kafka
-	MOTO_PYTHON="$$(dev/servers moto-python)" && test -n "$$MOTO_PYTHON" && \
-	RUSTC_WORKSPACE_WRAPPER="$$(rustup which clippy-driver 2>/dev/null || command -v clippy-driver)" && \
-	export MOTO_PYTHON RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings && \
-	$(LANCEDB) test -p embedsink -p sink-lancedb --no-default-features --features embedsink/aws,embedsink/azure,embedsink/gcs \
+	MOTO_PYTHON="$$(dev/servers moto-python)" && export MOTO_PYTHON && \
+	$(LINTED) test -p embedsink -p sink-lancedb --no-default-features --features embedsink/aws,embedsink/azure,embedsink/gcs \
 		--bin embedsink --test lancedb -- store::
 
 EXECUTIONS ?= 10000000

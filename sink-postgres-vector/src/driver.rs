@@ -38,7 +38,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 ///   14 have no such setting.
 /// * It finds rows by their keys: the plan of a prepared statement can be from when the table was so small that reading
 ///   it from end to end was faster.
-/// * It does so by itself: to call in a second process takes longer than to find a few hundred rows.
+/// * It does so by itself: no second process is called in for a few hundred rows.
 /// * No limit of the server's on whole transactions ends the build of an index. Servers before 17 have none.
 const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' \
                         when 'client_connection_check_interval' then '5s' else '0' end, false) \

@@ -438,14 +438,10 @@ impl Process {
 
     /// Waits for the end with exit code 0. Returns the most memory that it had resident, in KiB, as it was looked at all the time.
     pub(crate) async fn peak(mut self) -> u64 {
-        let path = format!("/proc/{}/status", self.id());
         let mut peak = 0;
         let status = until("the end of the process", async || {
             let ended = self.child.try_wait().unwrap();
-            let status = fs::read_to_string(&path).unwrap_or_default();
-            let line = status.lines().find(|line| line.starts_with("VmHWM"));
-            let size = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-            peak = peak.max(size.unwrap_or(0));
+            peak = peak.max(self.size("VmHWM").unwrap_or(0));
             ended
         })
         .await;
@@ -456,9 +452,14 @@ impl Process {
 
     /// A size in KiB from the kernel's account of the process: `VmRSS`, or its peak, `VmHWM`.
     pub(crate) fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        self.size(name).unwrap()
+    }
+
+    /// The same, unless it has ended.
+    fn size(&self, name: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse().ok()
     }
 }
 
