@@ -1,5 +1,7 @@
 //! Several instances of one connector share its partitions, and none writes what another has.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -93,33 +95,49 @@ async fn first_moves(client: &Client) -> i64 {
     one(client, "select count(*) from audit.moves where epoch = 1 and after > before").await
 }
 
-#[tokio::test]
-async fn a_member_that_stands_still_though_a_broker_answers_is_replaced_and_reads_on() {
-    const TOPIC: &str = "standing";
+/// A connector that reads 100 records from the mock cluster of librdkafka.
+async fn mocked(topic: &str) -> (MockCluster<'static, DefaultProducerContext>, Connector, Database) {
     let (database, any) = (Database::create().await, Topic::create(1).await);
     let mock: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
-    mock.create_topic(TOPIC, 1, 1).unwrap();
+    mock.create_topic(topic, 1, 1).unwrap();
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().unwrap();
     for number in 0..100 {
         let key = format!("key {number}");
-        producer.send(BaseRecord::<str, [u8]>::to(TOPIC).key(&key)).unwrap();
+        producer.send(BaseRecord::<str, [u8]>::to(topic).key(&key)).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
-    let nobody = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 10_000];
-    mock.request_errors(RDKafkaApiKey::FindCoordinator, &nobody);
-
     let mut connector = Connector::new(&any, &database, &SINGLE);
     connector.kafka = format!(
         "bootstrap-servers: ['{}']\nproperties: {{session.timeout.ms: 8000, heartbeat.interval.ms: 300}}",
         mock.bootstrap_servers()
     );
-    connector.topic = TOPIC.to_owned();
+    connector.topic = topic.to_owned();
     connector.migrate().await;
+    (mock, connector, database)
+}
+
+#[tokio::test]
+async fn a_member_that_stands_still_though_a_broker_answers_is_replaced_and_reads_on() {
+    let (mock, connector, database) = mocked("standing").await;
+    let nobody = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 10_000];
+    mock.request_errors(RDKafkaApiKey::FindCoordinator, &nobody);
     let client = database.connect().await;
     let mut process = connector.start();
     process.logs(1, "joining the group anew").await;
     mock.clear_request_errors(RDKafkaApiKey::FindCoordinator);
     process.settles(&client, 100).await;
     process.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_while_the_broker_does_not_answer_ends_within_5_seconds() {
+    let (mock, connector, database) = mocked("silent").await;
+    let client = database.connect().await;
+    let mut process = connector.start();
+    process.settles(&client, 100).await;
+    mock.broker_round_trip_time(1, Duration::from_secs(60)).unwrap();
+    process.signal("TERM");
+    let log = process.ends_within(Duration::from_secs(5), 0).await;
+    assert!(log.contains("Kafka did not answer the goodbye in time"), "{log}");
 }

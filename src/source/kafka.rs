@@ -104,17 +104,20 @@ impl Source for KafkaSource {
 
     async fn close(mut self, deadline: Duration) {
         self.command(Command::Close);
-        // Dropping the receiver lets every hand-over in it go.
-        drop(self.events);
-        let Some(thread) = self.thread.take() else { return };
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        match tokio::time::timeout(deadline, joined).await {
-            Ok(Ok(Ok(()))) => tracing::debug!("left the consumer group"),
-            Ok(_) => tracing::warn!("the Kafka thread ended with a panic"),
-            Err(_) => tracing::warn!(
+        // What still comes is dropped, which lets every hand-over in it go. The thread's end of the channel is the last that it
+        // drops; nothing else waits for the thread, so that one which hangs holds up nobody's end.
+        let silence = async { while self.events.recv().await.is_some() {} };
+        let is_over = tokio::time::timeout(deadline, silence).await.is_ok();
+        let Some(thread) = self.thread.take().filter(|_| is_over) else {
+            tracing::warn!(
                 seconds = deadline.as_secs_f64(),
                 "Kafka did not answer the goodbye in time; the group notices by its session timeout"
-            ),
+            );
+            return;
+        };
+        match thread.join() {
+            Ok(()) => tracing::debug!("left the consumer group"),
+            Err(_) => tracing::warn!("the Kafka thread ended with a panic"),
         }
     }
 }

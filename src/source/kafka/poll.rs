@@ -154,7 +154,10 @@ impl Poller {
         // Dropping the consumer leaves the group; its last callbacks must not wait for anybody.
         self.departures.clear();
         self.notes.close();
-        drop(self.consumer);
+        let Self { consumer, asker, events, .. } = self;
+        drop((consumer, asker));
+        // Last, since whoever closes the source waits for it.
+        drop(events);
     }
 
     /// Waits until every topic exists, then subscribes. A broker that is away is waited for.
