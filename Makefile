@@ -6,7 +6,7 @@ MINUTES ?= 30
 export POSTGRES_PORT KAFKA_PORT MINUTES
 
 .DEFAULT_GOAL := help
-.PHONY: help tools setup up down build demo build-lancedb demo-lancedb test test-fluvio test-lancedb test-stores fuzz chaos soak bench bench-lancedb check clean-servers
+.PHONY: help tools setup up down build build-tests demo build-lancedb demo-lancedb test test-fluvio test-lancedb test-stores fuzz chaos soak bench bench-lancedb check clean-servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -105,8 +105,16 @@ bench-lancedb: tools ## the same records into each target, beside LanceDB's own 
 
 check: ## formatting and lints
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
-	cargo clippy --release --test fluvio --test chaos -- -D warnings
+	cargo clippy --release $(ALL_TARGETS) -- -D warnings
+	cargo clippy --release $(MORE_TESTS) -- -D warnings
+
+# Always the whole workspace: a package alone would have its dependencies compiled with other features.
+ALL_TARGETS = --workspace --all-targets
+MORE_TESTS = --workspace --test fluvio --test chaos
+
+build-tests: tools # compile what `check` lints and `test` runs
+	cargo test --release --no-run $(ALL_TARGETS)
+	cargo test --release --no-run $(MORE_TESTS)
 
 clean-servers: ## stop the servers and delete their programs and data
 	@dev/servers clean
