@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, future::Future, sync::Arc, time::Du
 
 use tokio::time::timeout;
 use tokio_postgres::{
-    Client, RowStream, Statement,
+    Client, Row, RowStream, Statement,
     types::{Oid, ToSql, Type},
 };
 
@@ -32,6 +32,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// be appended. The isolation level is named because the rules of `on conflict` are written for this one.
 const BEGIN: &str = "begin isolation level read committed; set local lock_timeout = '10s'";
 
+const PREPARING: &str = "prepare a statement";
+
 /// How long the server waits between statements, in seconds, when next to nothing is sent.
 const IDLE: u32 = 10;
 
@@ -53,7 +55,7 @@ pub struct Connection {
     client: Client,
     driver: Driver,
     target: Arc<Target>,
-    statements: HashMap<String, (Oid, Statement)>,
+    statements: HashMap<String, (Option<Oid>, Statement)>,
     /// From before `begin` is sent until a commit or rollback is confirmed. Who finds it set found a session in an
     /// unknown state.
     dirty: bool,
@@ -207,7 +209,7 @@ impl Connection {
             return Ok(None);
         }
         let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
-        let prepared = self.statement(sql, &types, table.vector_array().oid()).await;
+        let prepared = self.statement(PREPARING, sql, &types, Some(table.vector_array().oid())).await;
         prepared.map(Some).map_err(|error| self.unless_granted(error, table))
     }
 
@@ -231,18 +233,41 @@ impl Connection {
 
     /// Prepares what takes rows into a table by COPY.
     pub(crate) async fn copy_statement(&mut self, table: &VectorTable) -> Result<Statement, Error> {
-        let prepared = self.statement(table.copy_sql(), &[], table.vector_array().oid()).await;
+        let prepared =
+            self.statement(PREPARING, table.copy_sql(), &[], Some(table.vector_array().oid())).await;
         prepared.map_err(|error| self.unless_granted(error, table))
     }
 
+    /// Runs a statement that names no table of vectors and answers with rows.
+    pub(crate) async fn query(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        if !self.prepared {
+            return self.during(action, self.client.query_typed(sql, parameters)).await;
+        }
+        let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
+        let statement = self.statement(action, sql, &types, None).await?;
+        let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+        self.during(action, self.client.query(&statement, &values)).await
+    }
+
     /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.
-    async fn statement(&mut self, sql: &str, types: &[Type], vector: Oid) -> Result<Statement, Error> {
+    async fn statement(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        types: &[Type],
+        vector: Option<Oid>,
+    ) -> Result<Statement, Error> {
         if let Some((oid, statement)) = self.statements.get(sql)
             && *oid == vector
         {
             return Ok(statement.clone());
         }
-        let statement = self.during("prepare a statement", self.client.prepare_typed(sql, types)).await?;
+        let statement = self.during(action, self.client.prepare_typed(sql, types)).await?;
         self.statements.insert(sql.to_owned(), (vector, statement.clone()));
         Ok(statement)
     }

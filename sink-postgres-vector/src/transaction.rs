@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, future::Future};
 
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{
+    Client, Row,
+    types::{ToSql, Type},
+};
 
 use crate::{
     connection::{Connection, Parameter},
@@ -69,6 +72,18 @@ impl<'c> Transaction<'c> {
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
         self.connection.during(action, answer).await
+    }
+
+    /// Runs SQL of the caller's own that answers with rows, whose types are PostgreSQL's own. Where statements may be kept on the
+    /// server it is parsed and planned once per connection, so it should be one of a few. `action` is as for
+    /// [`Connection::during`].
+    pub async fn query(
+        &mut self,
+        action: &'static str,
+        sql: &'static str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Error> {
+        self.connection.query(action, sql, parameters).await
     }
 
     /// Inserts the rows, or updates those whose key is there and whose columns differ, in one statement. All or

@@ -99,7 +99,7 @@ impl PostgresWriter {
         self.pieces.begins(0);
         let spans: Vec<&Span> = batch.spans().collect();
         let mut transaction = connection.begin_for(batch.bytes()).await?;
-        let moved = ledger::move_positions(&transaction, &self.connector, &spans).await?;
+        let moved = ledger::move_positions(&mut transaction, &self.connector, &spans).await?;
         if moved.len() < spans.len() {
             let stored = ledger::read_positions(&transaction, &self.connector, &spans).await?;
             transaction.rollback().await?;
