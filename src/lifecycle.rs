@@ -19,7 +19,7 @@ use crate::config::{Settings, SourceSettings, StartAt, TargetSettings};
 use crate::error::{ConnectorError, FAILED, WriteError};
 use crate::index::Indexes;
 use crate::monitoring::{Health, Monitor, Phase, Totals};
-use crate::pipeline::{Pipeline, PipelineSettings};
+use crate::pipeline::{self, Pipeline, PipelineSettings};
 use crate::source::file::FileInput;
 #[cfg(feature = "fluvio")]
 use crate::source::fluvio::FluvioSource;
@@ -342,8 +342,7 @@ impl Life<'_> {
         };
         self.monitor.enter(Phase::Starting, "waiting for partitions");
         let Some(letters) = self.stop.unless_asked(self.letter_topic()).await else {
-            let left = self.stop.by(self.settings).saturating_duration_since(tokio::time::Instant::now());
-            source.close(left).await;
+            source.close(pipeline::goodbye(self.stop.by(self.settings))).await;
             return (true, Ok(()));
         };
         let letters = match letters {

@@ -27,9 +27,8 @@ use crate::write::{First, Taken, Writer};
 /// How long a partition that was fenced off, and yet is still assigned, is left alone before it is
 /// taken again. By then a rebalance that is under way has come through.
 const RETAKE: Duration = Duration::from_secs(5);
-/// How long the source may take to leave, if no time is left for it, and if all is. Nothing is lost without a goodbye,
-/// and a broker that has not answered one by then would be waited for in vain for as long as its client likes.
-const GOODBYE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+/// The least and the most that the source may take to leave. Nothing is lost without a goodbye.
+const GOODBYE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What a pipeline needs to know.
 #[derive(Debug, Clone)]
@@ -316,10 +315,14 @@ impl<S: Source> Pipeline<S> {
                 self.source.commit(&point);
             }
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.source.close(left.clamp(GOODBYE.0, GOODBYE.1)).await;
+        self.source.close(goodbye(deadline)).await;
         (drained, outcome)
     }
+}
+
+/// How long the source may take to leave, if everything is to end by `deadline`.
+pub(crate) fn goodbye(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).clamp(GOODBYE.0, GOODBYE.1)
 }
 
 #[expect(

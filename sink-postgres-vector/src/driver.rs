@@ -38,16 +38,13 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 ///   14 have no such setting.
 /// * It finds rows by their keys: the plan of a prepared statement can be from when the table was so small that reading
 ///   it from end to end was faster.
-/// * It plans a statement once for all values: for a batch of a few rows planning takes longer than the rest, and the keys are
-///   what it goes by in any case. Servers before 12 have no such setting.
 /// * It does so by itself: no second process is called in for a few hundred rows.
 /// * No limit of the server's on whole transactions ends the build of an index. Servers before 17 have none.
 const SETTINGS: &str = "select set_config(name, case name when 'enable_seqscan' then 'off' \
-                        when 'client_connection_check_interval' then '5s' \
-                        when 'plan_cache_mode' then 'force_generic_plan' else '0' end, false) \
+                        when 'client_connection_check_interval' then '5s' else '0' end, false) \
                         from pg_catalog.pg_settings \
                         where name in ('client_connection_check_interval', 'enable_seqscan', \
-                        'max_parallel_workers_per_gather', 'plan_cache_mode', 'transaction_timeout')";
+                        'max_parallel_workers_per_gather', 'transaction_timeout')";
 
 /// The task that moves bytes, and what ended it.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub struct ConnectOptions {
     /// How long the server may work on one statement of a transaction. The answer is awaited 15 s longer, and as long
     /// as sending takes at 256 KiB/s.
     pub statement_timeout: Duration,
-    /// Whether the statements that write rows are prepared once per connection, which saves parsing and planning. A
+    /// Whether the statements that come with each batch are prepared once per connection, which saves parsing and planning. A
     /// pooler in transaction mode needs `false`: then no statement has a name, and no setting outlives a transaction.
     pub prepared: bool,
 }

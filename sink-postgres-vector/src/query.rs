@@ -170,8 +170,7 @@ t.source::text, t.metadata::text, {vector}"#
     /// A session of ours prefers keys to reading from end to end, which is not how others would be served.
     fn settings(&self, query: &Query<'_>) -> String {
         let mut settings =
-            "set local enable_seqscan to default; set local max_parallel_workers_per_gather to default; \
-             set local plan_cache_mode to default"
+            "set local enable_seqscan to default; set local max_parallel_workers_per_gather to default"
                 .to_owned();
         if !matches!(query.wanted, Wanted::Near { .. }) {
             return settings;

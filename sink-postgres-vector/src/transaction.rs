@@ -75,7 +75,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Runs SQL of the caller's own that answers with rows, whose types are PostgreSQL's own. Where statements may be kept on the
-    /// server it is parsed and planned once per connection, so it should be one of a few. `action` is as for
+    /// server it is parsed once per connection, so it should be one of a few. `action` is as for
     /// [`Connection::during`].
     pub async fn query(
         &mut self,

@@ -20,7 +20,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Budget, Partition, Source, SourceError, SourceEvent, Tenure};
 use crate::commit::CommitPoint;
@@ -41,6 +41,10 @@ const FETCH_BYTES: &str = "8388608";
 /// How often librdkafka says where partitions end, unless the user sets another interval.
 const STATISTICS_MS: &str = "5000";
 
+/// How long the answer to a goodbye is waited for once a connection to the brokers was lost. Else it may take as long as the caller
+/// has: in a rebalance the group answers late, and it is good for those who stay that it hears it.
+const CUT_OFF: Duration = Duration::from_secs(3);
+
 /// What the thread says.
 type Event = Result<SourceEvent, SourceError>;
 
@@ -49,6 +53,8 @@ type Event = Result<SourceEvent, SourceError>;
 pub struct KafkaSource {
     events: mpsc::UnboundedReceiver<Event>,
     commands: std::sync::mpsc::Sender<Command>,
+    /// Whether a connection was lost, or no broker can be reached, as far as is known.
+    cut_off: watch::Receiver<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -63,17 +69,18 @@ impl KafkaSource {
     /// # Errors
     /// [`SourceError::Settings`] when librdkafka refuses a property.
     pub fn start(settings: &KafkaSettings, most: usize, budget: Budget) -> Result<Self, SourceError> {
-        let clients = clients(settings)?;
+        let (cut_off_sender, cut_off) = watch::channel(false);
+        let clients = clients(settings, Some(&cut_off_sender))?;
         let (events, event_receiver) = event_channel();
         let (command_sender, commands) = command_channel();
         let ends = Ends { events, commands };
         let runtime = tokio::runtime::Handle::current();
-        let poller = Poller::new(clients, settings.clone(), most, ends, budget, runtime);
+        let poller = Poller::new(clients, settings.clone(), most, ends, budget, runtime, cut_off_sender);
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
             .map_err(|fault| SourceError::Gone(fault.to_string()))?;
-        Ok(Self { events: event_receiver, commands: command_sender, thread: Some(thread) })
+        Ok(Self { events: event_receiver, commands: command_sender, cut_off, thread: Some(thread) })
     }
 
     fn command(&self, command: Command) {
@@ -104,13 +111,23 @@ impl Source for KafkaSource {
 
     async fn close(mut self, deadline: Duration) {
         self.command(Command::Close);
-        // What still comes is dropped, which lets every hand-over in it go. The thread's end of the channel is the last that it
-        // drops; nothing else waits for the thread, so that one which hangs holds up nobody's end.
+        // What still comes is dropped, which lets every hand-over in it go. The thread holds its end of the channel until
+        // the group is left; nothing else waits for it, so that one which hangs holds up nobody's end.
         let silence = async { while self.events.recv().await.is_some() {} };
-        let is_over = tokio::time::timeout(deadline, silence).await.is_ok();
+        let cut_off = async {
+            // The thread ends otherwise.
+            if self.cut_off.wait_for(|is_cut_off| *is_cut_off).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(CUT_OFF).await;
+        };
+        let is_over = tokio::select! {
+            () = silence => true,
+            () = cut_off => false,
+            () = tokio::time::sleep(deadline) => false,
+        };
         let Some(thread) = self.thread.take().filter(|_| is_over) else {
             tracing::warn!(
-                seconds = deadline.as_secs_f64(),
                 "Kafka did not answer the goodbye in time; the group notices by its session timeout"
             );
             return;
@@ -141,11 +158,11 @@ fn command_channel() -> (std::sync::mpsc::Sender<Command>, std::sync::mpsc::Rece
 /// # Errors
 /// [`SourceError::Settings`] says what librdkafka does not take.
 pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
-    clients(settings).map(drop)
+    clients(settings, None).map(drop)
 }
 
-fn clients(settings: &KafkaSettings) -> Result<Clients, SourceError> {
-    Clients::new(client_config(settings), &Said::new(settings)).map_err(|fault| {
+fn clients(settings: &KafkaSettings, cut_off: Option<&watch::Sender<bool>>) -> Result<Clients, SourceError> {
+    Clients::new(client_config(settings), &Said::new(settings), cut_off).map_err(|fault| {
         let reason = match &fault {
             // Its own text quotes the value, which may be a secret.
             KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {

@@ -116,7 +116,7 @@ pub(super) async fn move_positions(
         (&targets, Type::INT8_ARRAY),
         (&stamps, Type::INT8_ARRAY),
     ];
-    // With each batch: to parse and plan it anew took the server longer than to do it.
+    // It runs with each batch, and planning it took longer than running it.
     let rows = transaction.query(MOVING, MOVE, &parameters).await?;
     rows.iter().map(position).collect()
 }

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::watch;
 
 use super::said::Said;
 use super::statistics;
@@ -63,14 +64,24 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Makes them. librdkafka connects when it is first asked for something.
-    pub(super) fn new(mut config: ClientConfig, said: &Said) -> KafkaResult<Self> {
+    ///
+    /// `cut_off` is set when the member loses a connection, or finds no way to a broker. It never unsets it.
+    pub(super) fn new(
+        mut config: ClientConfig,
+        said: &Said,
+        cut_off: Option<&watch::Sender<bool>>,
+    ) -> KafkaResult<Self> {
         let notes = Arc::new(Notes::default());
-        let context = || Context { notes: Arc::clone(&notes), said: said.clone() };
-        let consumer = config.create_with_context(context())?;
+        let context = |cut_off: Option<&watch::Sender<bool>>| Context {
+            notes: Arc::clone(&notes),
+            said: said.clone(),
+            cut_off: cut_off.cloned(),
+        };
+        let consumer = config.create_with_context(context(cut_off))?;
         config.remove("group.id");
         // Nobody polls the asker, so that statistics of its own would pile up.
         config.set("statistics.interval.ms", "0");
-        let asker = config.create_with_context(context())?;
+        let asker = config.create_with_context(context(None))?;
         Ok(Self { consumer, asker, notes })
     }
 }
@@ -78,6 +89,7 @@ impl Clients {
 pub(super) struct Context {
     notes: Arc<Notes>,
     said: Said,
+    cut_off: Option<watch::Sender<bool>>,
 }
 
 impl ClientContext for Context {
@@ -94,6 +106,11 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             self.notes.leave(Note::Refused(code));
+        }
+        if error.rdkafka_error_code().is_some_and(is_cut_off)
+            && let Some(cut_off) = &self.cut_off
+        {
+            cut_off.send_replace(true);
         }
         self.said.error(error, reason);
     }
@@ -128,6 +145,16 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+/// Errors of those to whom no broker can answer.
+fn is_cut_off(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve
     )
 }
 

@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Event;
 use super::assignment::{Departure, State, list_of};
@@ -86,6 +86,8 @@ pub(super) struct Poller {
     /// When it was told last.
     pub(super) advised: Option<Instant>,
     pub(super) watch: Watch,
+    /// Set by the member when it loses a connection.
+    pub(super) cut_off: watch::Sender<bool>,
     /// When to ask for the ends of partitions; `None` where librdkafka tells them.
     pub(super) ends_due: Option<Instant>,
 }
@@ -116,6 +118,7 @@ impl Poller {
         ends: Ends,
         budget: Budget,
         runtime: Handle,
+        cut_off: watch::Sender<bool>,
     ) -> Self {
         let is_silent = |value: &Secret| value.expose().trim() == "0";
         let ends_due = settings.properties.get("statistics.interval.ms").filter(|value| is_silent(value));
@@ -142,6 +145,7 @@ impl Poller {
             advice: HashMap::new(),
             advised: None,
             watch: Watch::default(),
+            cut_off,
         }
     }
 
@@ -151,12 +155,9 @@ impl Poller {
         if let Err(End::Failed(error)) = end {
             self.say(Err(error));
         }
-        // Dropping the consumer leaves the group; its last callbacks must not wait for anybody.
-        self.departures.clear();
-        self.notes.close();
-        let Self { consumer, asker, events, .. } = self;
-        drop((consumer, asker));
-        // Last, since whoever closes the source waits for it.
+        // Whoever closes the source waits for this end of the channel, so it goes last.
+        let events = self.events.clone();
+        drop(self);
         drop(events);
     }
 
@@ -325,6 +326,9 @@ impl Poller {
                         // What else was noted is of the member that is gone.
                         return Ok(());
                     }
+                    if news.connected == Some(true) {
+                        self.cut_off.send_replace(false);
+                    }
                     self.tell_trouble(news.connected);
                     self.tell_ends(news.ends);
                 }
@@ -390,6 +394,14 @@ impl Poller {
     pub(super) fn say(&self, event: Event) {
         // A receiver that is gone has sent `Close` before, which ends the loop.
         drop(self.events.send(event));
+    }
+}
+
+impl Drop for Poller {
+    /// Dropping the consumer leaves the group; its last callbacks must not wait for anybody, after a panic neither.
+    fn drop(&mut self) {
+        self.departures.clear();
+        self.notes.close();
     }
 }
 
