@@ -82,25 +82,46 @@ impl Report {
         &self.failures
     }
 
-    /// Works out the quotients, of medians.
+    /// Works out the quotients: of each round, since what is measured right behind each other had the same machine. Of
+    /// medians where the two were not measured in the same rounds.
     pub(crate) fn finish(&mut self) {
         let ratios = [
             ("shapes", "ratio_to_best_shape"),
             ("shapes_two_connections", "ratio_to_best_shape_two_connections"),
         ];
         for (group, name) in ratios {
-            let rates =
-                Shape::ALL.iter().filter_map(|shape| self.median(&format!("{group}.{}", shape.key())));
-            let best = rates.fold(f64::NAN, f64::max);
-            if let Some(rate) = self.median("end_to_end_rows_per_s").filter(|_| best.is_finite()) {
-                self.add(name, rate / best);
-            }
+            let rates: Vec<&[f64]> =
+                Shape::ALL.iter().map(|shape| self.repeats(&format!("{group}.{}", shape.key()))).collect();
+            let best = |round: usize| {
+                rates.iter().filter_map(|rates| rates.get(round)).copied().fold(f64::NAN, f64::max)
+            };
+            let quotients: Vec<f64> = self
+                .repeats("end_to_end_rows_per_s")
+                .iter()
+                .enumerate()
+                .map(|(round, rate)| rate / best(round))
+                .filter(|quotient| quotient.is_finite())
+                .collect();
+            self.add_all(name, quotients);
         }
         for (name, dividend, divisor) in RATIOS {
-            if let (Some(dividend), Some(divisor)) = (self.median(dividend), self.median(divisor)) {
-                self.add(name, dividend / divisor);
-            }
+            let (dividends, divisors) = (self.repeats(dividend), self.repeats(divisor));
+            let quotients = if dividends.len() == divisors.len() {
+                dividends.iter().zip(divisors).map(|(dividend, divisor)| dividend / divisor).collect()
+            } else {
+                let medians = self.median(dividend).zip(self.median(divisor));
+                medians.map(|(dividend, divisor)| dividend / divisor).into_iter().collect()
+            };
+            self.add_all(name, quotients);
         }
+    }
+
+    fn repeats(&self, name: &str) -> &[f64] {
+        self.figures.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn add_all(&mut self, name: &str, values: Vec<f64>) {
+        values.into_iter().for_each(|value| self.add(name, value));
     }
 
     /// The median of a figure's repeats.
