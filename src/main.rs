@@ -194,8 +194,8 @@ fn run(arguments: Arguments) -> anyhow::Result<u8> {
         (None, None) => anyhow::bail!("nothing to do: give --config FILE, or a subcommand (see --help)"),
     };
     // A thread that ends while the process exits frees what OpenSSL's exit handler frees too. So all are
-    // waited for, but not for long: those of a connector that was given up may be stuck. (That of a Kafka client which has no
-    // broker to say goodbye to is not of the runtime, and waits without doing anything.)
+    // waited for, but not for long: those of a connector that was given up may be stuck.
+    // A Kafka client whose broker does not answer is left as it is: its threads are none of the runtime's.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(code)
 }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap, future::Future, sync::Arc, time::Duration};
 
+use futures_util::TryStreamExt;
 use tokio::time::timeout;
 use tokio_postgres::{
     Client, Row, RowStream, Statement,
@@ -205,12 +206,8 @@ impl Connection {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Option<Statement>, Error> {
-        if !self.prepared {
-            return Ok(None);
-        }
-        let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
-        let prepared = self.statement(PREPARING, sql, &types, Some(table.vector_array().oid())).await;
-        prepared.map(Some).map_err(|error| self.unless_granted(error, table))
+        let kept = self.kept(PREPARING, sql, parameters, Some(table.vector_array().oid())).await;
+        kept.map_err(|error| self.unless_granted(error, table))
     }
 
     /// Runs a statement that answers with rows, whose types must all be PostgreSQL's own.
@@ -245,13 +242,23 @@ impl Connection {
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Error> {
+        let statement = self.kept(action, sql, parameters, None).await?;
+        self.during(action, async { self.ask(sql, statement, parameters).await?.try_collect().await }).await
+    }
+
+    /// The statement that the server keeps for these parameters; `None` where it may keep none.
+    async fn kept(
+        &mut self,
+        action: &'static str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        vector: Option<Oid>,
+    ) -> Result<Option<Statement>, Error> {
         if !self.prepared {
-            return self.during(action, self.client.query_typed(sql, parameters)).await;
+            return Ok(None);
         }
         let types: Vec<Type> = parameters.iter().map(|(_, ty)| ty.clone()).collect();
-        let statement = self.statement(action, sql, &types, None).await?;
-        let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
-        self.during(action, self.client.query(&statement, &values)).await
+        self.statement(action, sql, &types, vector).await.map(Some)
     }
 
     /// Prepares a statement once per connection. `vector` distinguishes extensions that were dropped and made again.

@@ -41,8 +41,8 @@ const FETCH_BYTES: &str = "8388608";
 /// How often librdkafka says where partitions end, unless the user sets another interval.
 const STATISTICS_MS: &str = "5000";
 
-/// How long the answer to a goodbye is waited for once a connection to the brokers was lost. Else it may take as long as the caller
-/// has: in a rebalance the group answers late, and it is good for those who stay that it hears it.
+/// How long the answer to a goodbye is waited for once a connection was lost: librdkafka may wait for a broker that is gone for as
+/// long as a session. With all connections the caller's deadline is the only limit, for in a rebalance the group answers late.
 const CUT_OFF: Duration = Duration::from_secs(3);
 
 /// What the thread says.
@@ -70,7 +70,7 @@ impl KafkaSource {
     /// [`SourceError::Settings`] when librdkafka refuses a property.
     pub fn start(settings: &KafkaSettings, most: usize, budget: Budget) -> Result<Self, SourceError> {
         let (cut_off_sender, cut_off) = watch::channel(false);
-        let clients = clients(settings, Some(&cut_off_sender))?;
+        let clients = clients(settings, cut_off_sender.clone())?;
         let (events, event_receiver) = event_channel();
         let (command_sender, commands) = command_channel();
         let ends = Ends { events, commands };
@@ -158,10 +158,10 @@ fn command_channel() -> (std::sync::mpsc::Sender<Command>, std::sync::mpsc::Rece
 /// # Errors
 /// [`SourceError::Settings`] says what librdkafka does not take.
 pub fn check_settings(settings: &KafkaSettings) -> Result<(), SourceError> {
-    clients(settings, None).map(drop)
+    clients(settings, watch::Sender::new(false)).map(drop)
 }
 
-fn clients(settings: &KafkaSettings, cut_off: Option<&watch::Sender<bool>>) -> Result<Clients, SourceError> {
+fn clients(settings: &KafkaSettings, cut_off: watch::Sender<bool>) -> Result<Clients, SourceError> {
     Clients::new(client_config(settings), &Said::new(settings), cut_off).map_err(|fault| {
         let reason = match &fault {
             // Its own text quotes the value, which may be a secret.

@@ -69,19 +69,16 @@ impl Clients {
     pub(super) fn new(
         mut config: ClientConfig,
         said: &Said,
-        cut_off: Option<&watch::Sender<bool>>,
+        cut_off: watch::Sender<bool>,
     ) -> KafkaResult<Self> {
         let notes = Arc::new(Notes::default());
-        let context = |cut_off: Option<&watch::Sender<bool>>| Context {
-            notes: Arc::clone(&notes),
-            said: said.clone(),
-            cut_off: cut_off.cloned(),
-        };
+        let context = |cut_off| Context { notes: Arc::clone(&notes), said: said.clone(), cut_off };
         let consumer = config.create_with_context(context(cut_off))?;
         config.remove("group.id");
         // Nobody polls the asker, so that statistics of its own would pile up.
         config.set("statistics.interval.ms", "0");
-        let asker = config.create_with_context(context(None))?;
+        // Whether it is cut off is nobody's concern: it has connections of its own.
+        let asker = config.create_with_context(context(watch::Sender::new(false)))?;
         Ok(Self { consumer, asker, notes })
     }
 }
@@ -89,7 +86,7 @@ impl Clients {
 pub(super) struct Context {
     notes: Arc<Notes>,
     said: Said,
-    cut_off: Option<watch::Sender<bool>>,
+    cut_off: watch::Sender<bool>,
 }
 
 impl ClientContext for Context {
@@ -107,10 +104,8 @@ impl ClientContext for Context {
         if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             self.notes.leave(Note::Refused(code));
         }
-        if error.rdkafka_error_code().is_some_and(is_cut_off)
-            && let Some(cut_off) = &self.cut_off
-        {
-            cut_off.send_replace(true);
+        if error.rdkafka_error_code().is_some_and(is_cut_off) {
+            self.cut_off.send_replace(true);
         }
         self.said.error(error, reason);
     }
@@ -148,7 +143,7 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Errors of those to whom no broker can answer.
+/// Errors that tell of a broker to which there is no connection.
 fn is_cut_off(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

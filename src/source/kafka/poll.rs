@@ -86,7 +86,7 @@ pub(super) struct Poller {
     /// When it was told last.
     pub(super) advised: Option<Instant>,
     pub(super) watch: Watch,
-    /// Set by the member when it loses a connection.
+    /// Set by the member when it loses a connection, unset when statistics tell of one.
     pub(super) cut_off: watch::Sender<bool>,
     /// When to ask for the ends of partitions; `None` where librdkafka tells them.
     pub(super) ends_due: Option<Instant>,

@@ -81,7 +81,7 @@ impl Poller {
 
     fn rejoin(&mut self) -> Result<(), End> {
         self.hand_on();
-        let new = clients(&self.settings, Some(&self.cut_off))?;
+        let new = clients(&self.settings, self.cut_off.clone())?;
         // The callbacks of the old one answer themselves from now on.
         self.notes.close();
         self.departures.clear();
