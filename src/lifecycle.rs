@@ -51,7 +51,7 @@ pub struct Running {
 pub struct StopReport {
     /// What it wrote, and how far.
     pub totals: Totals,
-    /// How long it ran.
+    /// How long it ran, without the upkeep that follows an import.
     pub ran_for: Duration,
     /// Whether everything that had been gathered was written before the deadline. What was not
     /// comes again with the next start.
@@ -81,7 +81,10 @@ struct Ending {
 /// The wish to stop, and by when.
 #[derive(Debug)]
 struct StopSignal {
+    /// Also cancelled by an import that is at its end.
     asked: CancellationToken,
+    /// Only by [`Running::stop`], once the deadline is set.
+    by_hand: CancellationToken,
     deadline: OnceLock<tokio::time::Instant>,
 }
 
@@ -124,7 +127,8 @@ impl Connector {
         // the records they were made of, so all of that is charged.
         let budget = Budget::new((3 * lane_count(&settings, &feed) + 2) * settings.batch.max_bytes);
         let monitor = Arc::new(Monitor::new(&settings.connector, budget.clone()));
-        let stop = Arc::new(StopSignal { asked: CancellationToken::new(), deadline: OnceLock::new() });
+        let (asked, by_hand) = (CancellationToken::new(), CancellationToken::new());
+        let stop = Arc::new(StopSignal { asked, by_hand, deadline: OnceLock::new() });
         let over = CancellationToken::new();
         let life = Box::pin(live(settings, feed, budget, Arc::clone(&monitor), Arc::clone(&stop)));
         let at_the_end = over.clone().drop_guard();
@@ -160,6 +164,7 @@ impl Running {
         let by = tokio::time::Instant::now() + deadline;
         // Set once only: a value that is there already was set by an earlier stop, which took `self`.
         self.stop.deadline.get_or_init(|| by);
+        self.stop.by_hand.cancel();
         self.stop.asked.cancel();
         let ending = self.task.await.unwrap_or_else(|fault| Ending {
             drained: false,
@@ -224,7 +229,7 @@ async fn live(
     let passing = feed.passing_topic().map(str::to_owned);
     let again = feed.again();
     let life = Life { settings: &settings, budget, monitor: &monitor, stop: &stop };
-    let (drained, ended) = match &settings.target {
+    let ((drained, ended), ran_for) = match &settings.target {
         TargetSettings::Postgres(postgres) => {
             let lanes = lane_count(&settings, &feed);
             let prepared =
@@ -233,27 +238,33 @@ async fn live(
             let by = stop.by(&settings);
             forgotten(passing.as_deref(), by, |topic| target::postgres::forget(&settings, postgres, topic))
                 .await;
-            ended
+            (ended, born.elapsed())
         }
         #[cfg(feature = "lancedb")]
         TargetSettings::Lance(lance) => {
+            let is_import = matches!(feed, Feed::File { .. });
             let prepared = target::lancedb::prepare(&settings, lance, again, &stop.asked, &monitor);
             let ended = Box::pin(life.lead(feed, prepared)).await;
             let by = stop.by(&settings);
             forgotten(passing.as_deref(), by, |topic| target::lancedb::forget(&settings, lance, topic)).await;
-            ended
+            let ran_for = born.elapsed();
+            if is_import && matches!(ended, (true, Ok(()))) {
+                // Nobody may come after it who would do it. It takes as long as it takes, unless it is to stop.
+                target::lancedb::tend(&settings, lance, &stop.by_hand, &monitor).await;
+            }
+            (ended, ran_for)
         }
         // The configuration refuses it before.
         #[cfg(not(feature = "lancedb"))]
         TargetSettings::Lance(_) => {
-            (true, Err(ConnectorError::Defect("this build has no LanceDB".to_owned())))
+            ((true, Err(ConnectorError::Defect("this build has no LanceDB".to_owned()))), born.elapsed())
         }
     };
     match &ended {
         Ok(()) => monitor.enter(Phase::Stopped, "stopped"),
         Err(error) => monitor.failed(error),
     }
-    Ending { drained, error: ended.err(), ran_for: born.elapsed() }
+    Ending { drained, error: ended.err(), ran_for }
 }
 
 /// Forgets the position of an input that nobody can take for another's; it would only be in the way. Nobody waits for that

@@ -158,6 +158,13 @@ impl IndexSpec {
         Ok(is_missing && table.count_rows(None).await? >= self.min_rows.max(MIN_ROWS) as usize)
     }
 
+    /// Whether a table that was just opened has something to do here: an index that [is wanted](Self::is_wanted), or as many rows
+    /// beside it as make one worth its while.
+    pub(crate) async fn is_due(self, table: &Table) -> lancedb::Result<bool> {
+        let beside = find(table).await?.map_or(0, |found| found.rows_unindexed);
+        Ok(beside >= u64::from(self.min_rows) || self.is_wanted(table).await?)
+    }
+
     /// Builds the index if it [is wanted](Self::is_wanted).
     pub(crate) async fn ensure(self, table: &Table) -> lancedb::Result<()> {
         if !self.is_wanted(table).await? {

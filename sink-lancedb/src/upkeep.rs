@@ -112,7 +112,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Of a table just opened. All its versions count, so that a process that is restarted again and again keeps it small too; and
-    /// upkeep is due if `index` is to be built.
+    /// upkeep is due if `index` is to be built, or many rows are not in it.
     pub(crate) async fn open(
         upkeep: Upkeep,
         index: Option<IndexSpec>,
@@ -123,15 +123,15 @@ impl Schedule {
         let versions = table.list_versions().await.map_err(handle.reading())?.len();
         let rows = table.count_rows(None).await.map_err(handle.reading())? as u64;
         let has_key_index = index_on(&table, key).await.map_err(handle.reading())?.is_some();
-        let is_wanted = match index {
-            Some(index) => index.is_wanted(&table).await.map_err(handle.reading())?,
+        let is_index_due = match index {
+            Some(index) => index.is_due(&table).await.map_err(handle.reading())?,
             None => false,
         };
         let fragments = table.stats().await.map_err(handle.reading())?.fragment_stats.num_fragments as u64;
         handle.give(table);
         // What lives that were too short for it have left to be joined.
         let bound = 2 * rows / u64::from(upkeep.rows_per_fragment.get()) + 1 + u64::from(upkeep.every.get());
-        let is_due = is_wanted || versions > upkeep.keep_versions.get() as usize || fragments > bound;
+        let is_due = is_index_due || versions > upkeep.keep_versions.get() as usize || fragments > bound;
         let commits = if is_due { u32::MAX } else { 0 };
         // Whoever wrote before may have ended before it was due.
         let since = (versions > 1).then(Instant::now);

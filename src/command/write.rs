@@ -82,7 +82,7 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
                 break true;
             }
             () = running.ended() => break false,
-            _ = look.tick() => progress.tell(&reading, monitor.totals().records),
+            _ = look.tick() => progress.tell(&reading, monitor.totals().records, monitor.builds_an_index()),
         }
     };
     progress.finish();

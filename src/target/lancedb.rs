@@ -17,8 +17,8 @@ use crate::config::{
 use crate::error::ConnectorError;
 use crate::monitoring::{IndexProgress, IndexState, Monitor};
 use crate::route::{Router, TableLimits};
-use crate::write::LanceWriter;
 use crate::write::lancedb::positions::Positions;
+use crate::write::{LanceWriter, Writer};
 
 use watch::Watch;
 
@@ -98,6 +98,21 @@ pub(crate) async fn forget(
     let locked = dataset(lance)?.lock().map_err(failed)?;
     let mut positions = Positions::open(settings.connector.clone(), &locked).await.map_err(failed)?;
     positions.forget(topic).await.map_err(failed)
+}
+
+/// Does the upkeep that is due where nobody writes any more, the vector index above all. What fails is told, and left to
+/// the next start, as is what `stopping` breaks off.
+pub(crate) async fn tend(
+    settings: &Settings,
+    lance: &LanceSettings,
+    stopping: &CancellationToken,
+    monitor: &Arc<Monitor>,
+) {
+    match stopping.run_until_cancelled(open(settings, lance, stopping, monitor)).await {
+        Some(Ok(mut writer)) => writer.tend().await,
+        Some(Err(error)) => tracing::warn!(%error, "all is written; upkeep is left to the next start"),
+        None => {}
+    }
 }
 
 async fn open(

@@ -1,10 +1,14 @@
 //! Records written by hand, and looked at.
 
 use std::fs::{self, File};
+use std::ops::Range;
+use std::time::Duration;
 
 use serde_json::Value;
+use sink_lancedb::{IndexFound, VectorReader};
 
 use crate::stage::Stage;
+use crate::support::random::Random;
 use crate::support::record::large_file;
 use crate::support::turn::alone;
 
@@ -88,6 +92,64 @@ async fn a_large_file_takes_no_more_memory_than_batches_and_caches_do() {
     assert!(bytes > 400_000_000 && peak < LIMIT_KIB, "{peak} KiB for {bytes} bytes");
     let mut reader = sink_lancedb::VectorReader::open(&stage.dataset(), "embeddings").await.unwrap();
     assert_eq!(reader.stats().await.unwrap().rows, RECORDS as u64);
+}
+
+#[tokio::test]
+async fn an_import_ends_with_its_rows_in_the_vector_index() {
+    let mut stage = Stage::new("an index", 0).await;
+    stage.connector.tables = "embeddings: {dimensions: 8, index: {kind: ivfflat, metric: l2}}".to_owned();
+    stage.connector.more.clear();
+    stage.connector.write();
+    let path = stage.connector.path();
+    for (name, numbers) in [("first.jsonl", 0..12_000), ("second.jsonl", 12_000..24_000)] {
+        let (input, end) = (stage.connector.file(name), numbers.end as u64);
+        fs::write(&input, lines(8, numbers)).unwrap();
+        let text =
+            stage.connector.run(&["write", "--config", &path, input.to_str().unwrap()]).ends_with(0).await;
+        let found = vector_index(&stage).await.expect("built without twenty commits");
+        assert_eq!((found.rows_indexed, found.rows_unindexed), (end, 0), "{text}");
+    }
+    let near = ["query", "--config", &path, "embeddings", "--json", "--near-id", "k7", "--limit", "1"];
+    let text = stage.connector.run(&near).outputs().await;
+    let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["summary"]["index"], "embedding_idx", "{text}");
+}
+
+#[tokio::test]
+async fn a_stop_while_an_import_builds_the_vector_index_leaves_it_to_the_next_run() {
+    const ROWS: usize = 20_000;
+    let mut stage = Stage::new("no index", 0).await;
+    stage.connector.tables = "embeddings: {dimensions: 128, index: {kind: hnsw, metric: l2}}".to_owned();
+    stage.connector.more.clear();
+    stage.connector.write();
+    let (input, path) = (stage.connector.file("rows.jsonl"), stage.connector.path());
+    fs::write(&input, lines(128, 0..ROWS)).unwrap();
+    let write = ["write", "--config", &path, input.to_str().unwrap()];
+    for run in ["writes the file", "finds it written"] {
+        let mut process = stage.connector.run(&write);
+        process.logs(1, "the vector index is being built").await;
+        process.signal("INT");
+        let text = process.ends_within(Duration::from_secs(10), 0).await;
+        assert!(text.contains("upkeep is left to the next start"), "{run}: {text}");
+        assert_eq!(vector_index(&stage).await, None, "{run}");
+    }
+    let mut reader = VectorReader::open(&stage.dataset(), "embeddings").await.unwrap();
+    assert_eq!(reader.stats().await.unwrap().rows, ROWS as u64);
+}
+
+/// Records with the keys `k0`, `k1` …, one a line.
+fn lines(dimensions: usize, numbers: Range<usize>) -> String {
+    let mut random = Random::seeded(1);
+    let mut line = |number| {
+        let embedding: Vec<f32> = (0..dimensions).map(|_| random.below(1_000) as f32).collect();
+        format!("{{\"id\": \"k{number}\", \"embedding\": {embedding:?}}}\n")
+    };
+    numbers.map(&mut line).collect()
+}
+
+async fn vector_index(stage: &Stage) -> Option<IndexFound> {
+    let mut reader = VectorReader::open(&stage.dataset(), "embeddings").await.unwrap();
+    reader.stats().await.unwrap().vector_index
 }
 
 #[tokio::test]

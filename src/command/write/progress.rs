@@ -41,15 +41,17 @@ impl Progress {
     }
 
     /// So many records are durable.
-    pub(super) fn tell(&mut self, reading: &Reading, records: u64) {
+    pub(super) fn tell(&mut self, reading: &Reading, records: u64, builds_an_index: bool) {
         match &self.bar {
             Some(bar) => {
+                let building = if builds_an_index { ", building the vector index" } else { "" };
                 bar.set_position(reading.bytes());
-                bar.set_message(format!("{records} records written"));
+                bar.set_message(format!("{records} records written{building}"));
             }
             None if self.told.elapsed() >= PERIOD => {
+                let doing = if builds_an_index { "building the vector index" } else { "writing" };
                 self.told = Instant::now();
-                tracing::info!(records, bytes_read = reading.bytes(), bytes = self.size, "writing");
+                tracing::info!(records, bytes_read = reading.bytes(), bytes = self.size, "{doing}");
             }
             None => {}
         }

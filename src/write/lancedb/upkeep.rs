@@ -1,5 +1,7 @@
 //! The upkeep of the dataset's tables, between two writes.
 
+use std::time::Instant;
+
 use sink_lancedb::{Error, Tidied};
 
 use super::{LETTERS, LanceWriter, POSITIONS};
@@ -27,7 +29,9 @@ impl LanceWriter {
             let name = table.name().to_owned();
             // What fails here fails upkeep, too.
             let builds = table.builds_index().await.unwrap_or(false);
+            let begun = Instant::now();
             if builds {
+                tracing::info!(table = name, "the vector index is being built; nothing is written meanwhile");
                 self.monitor.index(&name, IndexState::Building.into());
             }
             let done = table.upkeep().await;
@@ -37,7 +41,11 @@ impl LanceWriter {
                     Err(error) if table.lacks_index().await.unwrap_or(true) => {
                         IndexProgress { reason: Some(told(error)), ..IndexState::Failed.into() }
                     }
-                    _ => IndexState::Ready.into(),
+                    _ => {
+                        let seconds = begun.elapsed().as_secs_f64();
+                        tracing::info!(table = name, seconds, "the vector index is built");
+                        IndexState::Ready.into()
+                    }
                 };
                 self.monitor.index(&name, progress);
             }
