@@ -67,7 +67,7 @@ test-fluvio: setup up ## the tests against a real Fluvio cluster and cdk, which 
 
 # The compiler is clippy's, so what is tested is what was linted: checking alone would compile the crates of LanceDB a second time.
 CLIPPY_DRIVER = { rustup which clippy-driver 2>/dev/null || command -v clippy-driver; }
-LINTED = RUSTC_WORKSPACE_WRAPPER="$$($(CLIPPY_DRIVER))" && export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings && $(LANCEDB)
+LINTED = RUSTC_WORKSPACE_WRAPPER="$${LINTER:-$$($(CLIPPY_DRIVER))}" && export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings && $(LANCEDB)
 
 build-lancedb: tools # compile, and lint, what test-lancedb runs
 	@$(CLIPPY_DRIVER) >/dev/null || { echo "clippy is missing: rustup component add clippy."; exit 1; }

@@ -209,4 +209,12 @@ impl ConnectorError {
             _ => None,
         }
     }
+
+    /// The message, and how to mend it where that can be said.
+    pub(crate) fn with_remedy(&self) -> String {
+        match self.remedy() {
+            Some(remedy) => format!("{self}. {remedy}"),
+            None => self.to_string(),
+        }
+    }
 }

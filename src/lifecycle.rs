@@ -114,8 +114,8 @@ impl Connector {
         Self::launch(settings, Feed::Configured)
     }
 
-    /// Starts to write what is in `input`, in the same way, and ends by itself when all of it is durable. With `again`
-    /// it begins at the first line, whatever is stored.
+    /// Starts to write what is in `input`, in the same way, and ends by itself when all of it is durable, and what a LanceDB
+    /// dataset then needs is done. With `again` it begins at the first line, whatever is stored.
     ///
     /// Must be called within a tokio runtime.
     pub fn import(settings: Settings, input: FileInput, again: bool) -> Running {
@@ -243,7 +243,8 @@ async fn live(
         #[cfg(feature = "lancedb")]
         TargetSettings::Lance(lance) => {
             let is_import = matches!(feed, Feed::File { .. });
-            let prepared = target::lancedb::prepare(&settings, lance, again, &stop.asked, &monitor);
+            let prepared =
+                target::lancedb::prepare(&settings, lance, again, is_import, &stop.asked, &monitor);
             let ended = Box::pin(life.lead(feed, prepared)).await;
             let by = stop.by(&settings);
             forgotten(passing.as_deref(), by, |topic| target::lancedb::forget(&settings, lance, topic)).await;

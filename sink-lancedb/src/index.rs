@@ -155,14 +155,15 @@ impl IndexSpec {
     /// Whether the table has enough rows, and no index or one of another kind or metric that is not somebody's own.
     pub(crate) async fn is_wanted(self, table: &Table) -> lancedb::Result<bool> {
         let is_missing = find(table).await?.is_none_or(|found| found.fit(self) == IndexFit::Replaced);
-        Ok(is_missing && table.count_rows(None).await? >= self.min_rows.max(MIN_ROWS) as usize)
+        Ok(is_missing && table.count_rows(None).await? >= self.least_rows() as usize)
     }
 
     /// Whether a table that was just opened has something to do here: an index that [is wanted](Self::is_wanted), or as many rows
     /// beside it as make one worth its while.
     pub(crate) async fn is_due(self, table: &Table) -> lancedb::Result<bool> {
-        let beside = find(table).await?.map_or(0, |found| found.rows_unindexed);
-        Ok(beside >= u64::from(self.min_rows) || self.is_wanted(table).await?)
+        let same = find(table).await?.filter(|found| found.fit(self) == IndexFit::Same);
+        let is_behind = same.is_some_and(|found| found.rows_unindexed >= u64::from(self.least_rows()));
+        Ok(is_behind || self.is_wanted(table).await?)
     }
 
     /// Builds the index if it [is wanted](Self::is_wanted).
@@ -171,6 +172,10 @@ impl IndexSpec {
             return Ok(());
         }
         Box::pin(table.create_index(&["embedding"], self.builder()).replace(true).execute()).await
+    }
+
+    fn least_rows(self) -> u32 {
+        self.min_rows.max(MIN_ROWS)
     }
 
     fn builder(self) -> Index {

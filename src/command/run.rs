@@ -185,11 +185,7 @@ fn summary(settings: &Settings) -> String {
 }
 
 pub(super) fn report_failure(error: &ConnectorError) -> u8 {
-    let mut text = error.to_string();
-    if let Some(remedy) = error.remedy() {
-        text.push_str(". ");
-        text.push_str(&remedy);
-    }
+    let text = error.with_remedy();
     if matches!(error, ConnectorError::Config(_)) {
         output::tell(&format!("{text}\n"));
     } else {

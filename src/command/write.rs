@@ -15,6 +15,7 @@ use super::run::{Signals, report_failure};
 use crate::config::Settings;
 use crate::error::{ConnectorError, FAILED};
 use crate::lifecycle::{Connector, StopReport};
+use crate::monitoring::Phase;
 use crate::source::file::FileInput;
 
 use progress::{LOOK, Progress};
@@ -82,7 +83,10 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
                 break true;
             }
             () = running.ended() => break false,
-            _ = look.tick() => progress.tell(&reading, monitor.totals().records, monitor.builds_an_index()),
+            _ = look.tick() => {
+                let is_over = monitor.health().phase == Phase::Draining;
+                progress.tell(&reading, monitor.totals().records, is_over, monitor.builds_an_index());
+            }
         }
     };
     progress.finish();

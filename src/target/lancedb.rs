@@ -62,6 +62,7 @@ pub(crate) async fn prepare(
     settings: &Settings,
     lance: &LanceSettings,
     again: Option<Again>,
+    is_import: bool,
     stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) -> Result<Ready<LanceWriter>, ConnectorError> {
@@ -69,7 +70,11 @@ pub(crate) async fn prepare(
     for table in &settings.tables {
         monitor.index(&table.name, index_progress(table));
     }
-    let mut writer = wait_out(monitor, || open(settings, lance, stopping, monitor)).await?;
+    // An import gets its vector indexes once all is written: see `tend`.
+    let index = |table| spec(table).index.filter(|_| !is_import);
+    let specs =
+        || settings.tables.iter().map(|table| TableSpec { index: index(table), ..spec(table) }).collect();
+    let mut writer = wait_out(monitor, || open(settings, lance, specs(), stopping, monitor)).await?;
     if let Some(Again { topic, offset }) = again {
         writer.set_back(&topic, offset).await.map_err(failed)?;
     }
@@ -86,7 +91,8 @@ pub(crate) async fn prepare(
 /// Why they cannot be used.
 pub(crate) async fn make(settings: &Settings, lance: &LanceSettings) -> Result<(), ConnectorError> {
     let monitor = Arc::new(Monitor::new(&settings.connector, crate::source::Budget::new(1)));
-    open(settings, lance, &CancellationToken::new(), &monitor).await.map(drop)
+    let specs = settings.tables.iter().map(spec).collect();
+    open(settings, lance, specs, &CancellationToken::new(), &monitor).await.map(drop)
 }
 
 /// Deletes the position of an import's input that will never be read again.
@@ -108,21 +114,31 @@ pub(crate) async fn tend(
     stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) {
-    match stopping.run_until_cancelled(open(settings, lance, stopping, monitor)).await {
-        Some(Ok(mut writer)) => writer.tend().await,
-        Some(Err(error)) => tracing::warn!(%error, "all is written; upkeep is left to the next start"),
-        None => {}
+    let specs = settings.tables.iter().map(spec).collect();
+    let opening = open(settings, lance, specs, stopping, monitor);
+    let Some(opened) = stopping.run_until_cancelled(opening).await else { return };
+    let failed = |error: String| tracing::warn!(error, "all is written; upkeep is left to the next start");
+    let mut writer = match opened {
+        Ok(writer) => writer,
+        Err(error) => return failed(error.with_remedy()),
+    };
+    if writer.has_upkeep_due() {
+        tracing::info!("all is written; upkeep follows");
+    }
+    // Whatever goes wrong there, it is no fault of the import.
+    if let Err(fault) = tokio::spawn(async move { writer.tend().await }).await {
+        failed(fault.to_string());
     }
 }
 
 async fn open(
     settings: &Settings,
     lance: &LanceSettings,
+    specs: Vec<TableSpec>,
     stopping: &CancellationToken,
     monitor: &Arc<Monitor>,
 ) -> Result<LanceWriter, ConnectorError> {
     let locked: LockedDataset = dataset(lance)?.lock().map_err(failed)?;
-    let specs = settings.tables.iter().map(spec).collect();
     let (connector, max_payload) = (settings.connector.clone(), settings.errors.max_payload);
     let opened =
         LanceWriter::open(connector, &locked, specs, max_payload, Arc::clone(monitor), stopping.clone());

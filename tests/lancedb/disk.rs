@@ -46,7 +46,7 @@ async fn upkeep_that_the_disk_refuses_is_told_and_stops_nothing() {
     };
     stage.status(&mut process, "upkeep has failed", trouble).await;
     let text = stage.finish(process).await;
-    assert!(text.contains("writing go on, and this is tried again in a minute"), "{text}");
+    assert!(text.contains("writing go on, and this is tried again later"), "{text}");
     stage.assert_complete().await;
 
     // The next process has room, and tidies what is left.

@@ -40,8 +40,8 @@ impl Progress {
         Self { size, bar, told: Instant::now() }
     }
 
-    /// So many records are durable.
-    pub(super) fn tell(&mut self, reading: &Reading, records: u64, builds_an_index: bool) {
+    /// So many records are durable. `is_over`: no more will be.
+    pub(super) fn tell(&mut self, reading: &Reading, records: u64, is_over: bool, builds_an_index: bool) {
         match &self.bar {
             Some(bar) => {
                 let building = if builds_an_index { ", building the vector index" } else { "" };
@@ -49,7 +49,11 @@ impl Progress {
                 bar.set_message(format!("{records} records written{building}"));
             }
             None if self.told.elapsed() >= PERIOD => {
-                let doing = if builds_an_index { "building the vector index" } else { "writing" };
+                let doing = match (builds_an_index, is_over) {
+                    (true, _) => "building the vector index",
+                    (false, true) => "finishing",
+                    (false, false) => "writing",
+                };
                 self.told = Instant::now();
                 tracing::info!(records, bytes_read = reading.bytes(), bytes = self.size, "{doing}");
             }

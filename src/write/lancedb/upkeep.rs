@@ -1,7 +1,5 @@
 //! The upkeep of the dataset's tables, between two writes.
 
-use std::time::Instant;
-
 use sink_lancedb::{Error, Tidied};
 
 use super::{LETTERS, LanceWriter, POSITIONS};
@@ -29,7 +27,6 @@ impl LanceWriter {
             let name = table.name().to_owned();
             // What fails here fails upkeep, too.
             let builds = table.builds_index().await.unwrap_or(false);
-            let begun = Instant::now();
             if builds {
                 tracing::info!(table = name, "the vector index is being built; nothing is written meanwhile");
                 self.monitor.index(&name, IndexState::Building.into());
@@ -42,8 +39,7 @@ impl LanceWriter {
                         IndexProgress { reason: Some(told(error)), ..IndexState::Failed.into() }
                     }
                     _ => {
-                        let seconds = begun.elapsed().as_secs_f64();
-                        tracing::info!(table = name, seconds, "the vector index is built");
+                        tracing::info!(table = name, "the vector index is built");
                         IndexState::Ready.into()
                     }
                 };
@@ -80,7 +76,7 @@ impl LanceWriter {
                 let text = told(&error);
                 tracing::warn!(
                     table, error = %text,
-                    "a part of upkeep has failed; the rest of it and writing go on, and this is tried again in a minute"
+                    "a part of upkeep has failed; the rest of it and writing go on, and this is tried again later"
                 );
                 self.monitor.tidied(table, Err(text));
             }
