@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use crate::stage::Stage;
-use crate::support::turn::alone;
 use crate::support::wait::pass;
 
 #[tokio::test]
 async fn kill_nine_at_random_moments_loses_nothing_and_leaves_every_key_once() {
     const KILLS: usize = 50;
     const STRIDE: usize = 1_500;
-    let _alone = alone().await;
     let mut stage = Stage::new("kill -9 over LanceDB", 100_000).await;
     // A batch is several commits, so that a kill comes in the middle of one.
     stage.connector.more = "batch: {max-rows: 1000, max-wait: 20ms, linger: 5ms}".to_owned();
