@@ -204,11 +204,6 @@ impl VectorTable {
         Ok(None)
     }
 
-    /// Whether [`upkeep`](Self::upkeep) would do more now than to give the key its index.
-    pub fn is_upkeep_due(&self) -> bool {
-        self.schedule.is_due()
-    }
-
     /// Whether [`upkeep`](Self::upkeep) would build the vector index now, or try to. That can take minutes.
     pub async fn builds_index(&mut self) -> Result<bool, Error> {
         match self.schedule.index_due() {

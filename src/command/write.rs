@@ -15,7 +15,7 @@ use super::run::{Signals, report_failure};
 use crate::config::Settings;
 use crate::error::{ConnectorError, FAILED};
 use crate::lifecycle::{Connector, StopReport};
-use crate::monitoring::Phase;
+use crate::monitoring::{Monitor, Phase};
 use crate::source::file::FileInput;
 
 use progress::{LOOK, Progress};
@@ -40,7 +40,7 @@ pub struct WriteOptions {
     json: bool,
 }
 
-/// Writes the records. Returns the exit code: 0 when everything is written, 1 when it failed or was interrupted, 78 for a
+/// Writes the records. Returns the exit code: 0 when everything is written, 1 when it failed or was interrupted before, 78 for a
 /// bad configuration.
 ///
 /// # Errors
@@ -84,8 +84,7 @@ pub async fn write(options: &WriteOptions) -> io::Result<u8> {
             }
             () = running.ended() => break false,
             _ = look.tick() => {
-                let is_over = monitor.health().phase == Phase::Draining;
-                progress.tell(&reading, monitor.totals().records, is_over, monitor.builds_an_index());
+                progress.tell(&reading, monitor.totals().records, doing(&monitor));
             }
         }
     };
@@ -117,6 +116,14 @@ async fn open(path: &Path) -> Result<FileInput, String> {
     let path = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || FileInput::open(&path)).await;
     opened.unwrap_or_else(|fault| Err(format!("cannot be opened: {fault}")))
+}
+
+/// What goes on beside the writing, or behind it.
+fn doing(monitor: &Monitor) -> Option<&'static str> {
+    if monitor.builds_an_index() {
+        return Some("building the vector index");
+    }
+    (monitor.health().phase == Phase::Draining).then_some("finishing")
 }
 
 /// Says how it ended, where that was not well, and how to go on.

@@ -122,9 +122,6 @@ pub(crate) async fn tend(
         Ok(writer) => writer,
         Err(error) => return failed(error.with_remedy()),
     };
-    if writer.has_upkeep_due() {
-        tracing::info!("all is written; upkeep follows");
-    }
     // Whatever goes wrong there, it is no fault of the import.
     if let Err(fault) = tokio::spawn(async move { writer.tend().await }).await {
         failed(fault.to_string());

@@ -89,11 +89,6 @@ impl LanceWriter {
         self.positions.set_back(topic, offset).await
     }
 
-    /// Whether a table of embeddings has upkeep due that can take long.
-    pub(crate) fn has_upkeep_due(&self) -> bool {
-        self.tables.iter().any(VectorTable::is_upkeep_due)
-    }
-
     /// A batch, and its positions last.
     async fn write_all(&mut self, batch: &Batch, spans: &[&Span]) -> Result<Effect, Error> {
         let effect = match self.attempted {

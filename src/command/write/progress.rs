@@ -40,20 +40,16 @@ impl Progress {
         Self { size, bar, told: Instant::now() }
     }
 
-    /// So many records are durable. `is_over`: no more will be.
-    pub(super) fn tell(&mut self, reading: &Reading, records: u64, is_over: bool, builds_an_index: bool) {
+    /// So many records are durable. `doing` is what goes on beside the writing, or behind it.
+    pub(super) fn tell(&mut self, reading: &Reading, records: u64, doing: Option<&str>) {
         match &self.bar {
             Some(bar) => {
-                let building = if builds_an_index { ", building the vector index" } else { "" };
+                let doing = doing.map_or_else(String::new, |doing| format!(", {doing}"));
                 bar.set_position(reading.bytes());
-                bar.set_message(format!("{records} records written{building}"));
+                bar.set_message(format!("{records} records written{doing}"));
             }
             None if self.told.elapsed() >= PERIOD => {
-                let doing = match (builds_an_index, is_over) {
-                    (true, _) => "building the vector index",
-                    (false, true) => "finishing",
-                    (false, false) => "writing",
-                };
+                let doing = doing.unwrap_or("writing");
                 self.told = Instant::now();
                 tracing::info!(records, bytes_read = reading.bytes(), bytes = self.size, "{doing}");
             }
